@@ -1,0 +1,130 @@
+"""`ctr`: the command line. Imports stay inside the commands, so that `ctr --help` is instant."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ctr.errors import CtrError
+
+app = typer.Typer(
+    name="ctr",
+    help="Find out which feature values of a click log pay, and ship a compact model of them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+schema_app = typer.Typer(help="Schemas of click logs.", no_args_is_help=True)
+app.add_typer(schema_app, name="schema")
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="Run configuration (TOML).")],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="section.key=value", help="Change one key; repeatable."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Redo a run that is finished or half done.")] = False,
+) -> None:
+    """Run the main job: ingest, baseline, search, retrain, evaluate, export, report."""
+    from ctr.config import load_config
+    from ctr.jobs.train import load_report
+    from ctr.jobs.train import train as run_job
+
+    settings = load_config(config, set_ or [])
+    changes = [word for change in set_ or [] for word in ("--set", change)]
+    run = run_job(settings, force=force, command=shlex.join(["ctr", "train", str(config), *changes]))
+    typer.echo(load_report(run)["verdict"])
+    typer.echo(f"report: {run / 'report.html'}")
+    typer.echo(f"bundle: {run / 'bundle'}")
+
+
+@app.command()
+def score(
+    bundle: Annotated[Path, typer.Argument(help="Folder of an exported bundle.")],
+    file: Annotated[str, typer.Argument(help="Raw rows: path, glob or URL.")],
+    out: Annotated[Path, typer.Option("--out", help="Parquet file to write, with a column `probability`.")],
+) -> None:
+    """Give each raw row its click probability, in input order."""
+    from ctr.serving.scorer import score_file
+
+    summary = score_file(bundle, file, out)
+    typer.echo(f"{summary.rows:,} rows scored in {summary.seconds:.1f} s: {out}")
+    if summary.null_rows:
+        typer.echo(f"{summary.null_rows:,} rows break the schema and have no probability", err=True)
+
+
+@app.command()
+def show(path: Annotated[Path, typer.Argument(help="A dataset, run, feature set or bundle.")]) -> None:
+    """Print what a folder holds."""
+    from rich.console import Console
+
+    from ctr.report.show import show as render
+
+    Console().print(render(path))
+
+
+@app.command()
+def synthetic(
+    preset: Annotated[str, typer.Argument(help="demo, pairs or criteo.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write log, schema and truth to.")],
+    rows: Annotated[int, typer.Option("--rows", help="Rows to write.")] = 200_000,
+    seed: Annotated[int, typer.Option("--seed", help="Of everything drawn.")] = 0,
+    format: Annotated[str, typer.Option("--format", help="parquet or csv.")] = "parquet",
+) -> None:
+    """Write a synthetic click log whose truth is known."""
+    from ctr.dataset.synthetic import write_log
+    from ctr.errors import ConfigError, nearest
+
+    if format not in ("parquet", "csv"):
+        raise ConfigError(f'--format "{format}"{nearest(format, ["parquet", "csv"])}')
+    truth = write_log(preset, out, rows=rows, seed=seed, format="csv" if format == "csv" else "parquet")
+    best = f", best reachable AUC {truth.best_auc:.4f}" if truth.best_auc is not None else ""
+    typer.echo(f"{rows:,} rows{best}: {out}")
+
+
+@schema_app.command()
+def infer(
+    file: Annotated[str, typer.Argument(help="A click log.")],
+    label: Annotated[str, typer.Option("--label", help="The column that says clicked or not.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write here instead of to standard output.")
+    ] = None,
+) -> None:
+    """Write a schema that works as it is."""
+    from ctr.dataset.infer import infer_schema
+    from ctr.errors import ConfigError
+
+    text = infer_schema(file, label)
+    if out is None:
+        typer.echo(text, nl=False)
+        return
+    if out.exists():
+        raise ConfigError(f'--out "{out}": the file is already there')
+    scratch = out.with_name(f".{out.name}")
+    scratch.write_text(text, encoding="utf-8")
+    scratch.replace(out)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake ends in one message and its exit code, without a traceback."""
+    try:
+        app()
+    except CtrError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; the same command goes on from the last checkpoint\n")
+        sys.exit(130)
+
+
+def fail(error: CtrError) -> None:
+    """Print a message to standard error, unwrapped, and leave with the error's exit code."""
+    sys.stderr.write(f"error: {error}\n")
+    sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

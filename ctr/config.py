@@ -1,0 +1,222 @@
+"""The run configuration: one TOML file, typed, with a default for everything but the data.
+
+Unknown keys, wrong types and values out of range are refused, and all mistakes are reported together.
+"""
+
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field as Key
+from pydantic import field_validator, model_validator
+
+from ctr.errors import ConfigError
+from ctr.settings import Strict, check, load_toml
+
+Share = Annotated[float, Key(gt=0.0, lt=1.0)]
+Positive = Annotated[float, Key(gt=0.0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Key(ge=0.0, allow_inf_nan=False)]
+Whole = Annotated[int, Key(ge=1)]
+Referee = Literal["frequency", "random"]
+
+
+class Data(Strict):
+    """`schema`: the schema file. `input`: path, glob or URL of the log. `folder` keeps datasets by digest.
+
+    `truth`: folder of a synthetic log, whose planted values the report then checks the feature set against.
+    """
+
+    schema_file: str = Key(alias="schema", min_length=1)
+    input: str = Key(min_length=1)
+    encoding: Literal["vocabulary"] = "vocabulary"
+    folder: str = "datasets"
+    truth: str | None = None
+
+
+class Embedding(Strict):
+    """`dim`: floats per field. `init_scale`: standard deviation of the table's floats at the start."""
+
+    kind: Literal["table"] = "table"
+    dim: Annotated[int, Key(ge=1, le=1024)] = 16
+    init_scale: Positive = 0.01
+
+
+class BackboneConfig(Strict):
+    """From field embeddings to one logit. `first_order`: unset takes the backbone's usual definition.
+
+    `layers` and `rank` apply to the cross networks (rank to dcnv2 alone).
+    """
+
+    kind: Literal["lr", "fm", "fnn", "ipnn", "deepfm", "dcn", "dcnv2"] = "deepfm"
+    hidden: list[Whole] = [256, 128]
+    dropout: Annotated[float, Key(ge=0.0, lt=1.0)] = 0.0
+    norm: Literal["none", "batch", "layer"] = "none"
+    first_order: bool | None = None
+    layers: Whole | None = None
+    rank: Whole | None = None
+
+    @model_validator(mode="after")
+    def _crosses(self) -> "BackboneConfig":
+        if self.layers is not None and self.kind not in ("dcn", "dcnv2"):
+            raise ValueError(f'layers applies to "dcn" and "dcnv2", found kind = "{self.kind}"')
+        if self.rank is not None and self.kind != "dcnv2":
+            raise ValueError(f'rank applies to "dcnv2", found kind = "{self.kind}"')
+        if self.kind == "lr" and self.first_order is False:
+            raise ValueError(
+                'kind = "lr" is nothing but its first-order term: first_order = false leaves no model'
+            )
+        return self
+
+
+class SelectorConfig(Strict):
+    """What chooses the features.
+
+    ratio: share of vocabulary values to keep; a list gives one point of the curve each, the first is the one shipped.
+    penalty: the price of a feature instead of a share, in standard errors of evidence (see `ctr.selection.optfs`);
+        likewise one or a list.
+    epochs, final_temperature, rewind_epoch, gate_learning_rate: of the OptFS search.
+    referees: cheap selectors that run at the same sizes for comparison.
+    """
+
+    kind: Literal["none", "optfs", "all", "frequency", "random"] = "optfs"
+    ratio: list[Share] | None = None
+    penalty: list[NotNegative] | None = None
+    epochs: Whole = 5
+    final_temperature: Annotated[float, Key(ge=1.0, allow_inf_nan=False)] = 200.0
+    rewind_epoch: Annotated[int, Key(ge=0)] = 0
+    gate_learning_rate: Positive = 1.0
+    referees: list[Referee] = ["frequency", "random"]
+
+    @field_validator("ratio", "penalty", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return [value] if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "SelectorConfig":
+        if self.ratio is not None and self.penalty is not None:
+            raise ValueError("state ratio or penalty, not both")
+        if self.ratio == [] or self.penalty == []:
+            raise ValueError("a list of ratios or penalties needs at least one entry")
+        if self.penalty is not None and self.kind != "optfs":
+            raise ValueError(f'penalty applies to kind = "optfs", found kind = "{self.kind}"')
+        if self.kind in ("frequency", "random") and self.ratio is None:
+            raise ValueError(f'kind = "{self.kind}" needs ratio')
+        if self.rewind_epoch >= self.epochs:
+            raise ValueError(f"rewind_epoch = {self.rewind_epoch} must be below epochs = {self.epochs}")
+        return self
+
+
+class Training(Strict):
+    """One loop's settings, the same for baseline, search and retraining.
+
+    learning_rate, weight_decay: of tables and dense weights; the decay is decoupled and belongs to tables, per step.
+    network_weight_decay: L2 of the dense weights. patience: epochs without a better AUC on valid before stopping.
+    plateau: the learning rate is multiplied by it after such an epoch (1 leaves it alone).
+    threads: of PyTorch; 0 takes the cores of the machine.
+    """
+
+    batch_size: Whole = 1024
+    epochs: Whole = 20
+    learning_rate: Positive = 1e-3
+    weight_decay: NotNegative = 0.0
+    network_weight_decay: NotNegative = 0.0
+    patience: Whole = 2
+    plateau: Annotated[float, Key(gt=0.0, le=1.0)] = 0.1
+    device: str = "auto"
+    threads: Annotated[int, Key(ge=0)] = 0
+
+    @field_validator("device")
+    @classmethod
+    def _device(cls, value: str) -> str:
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
+            raise ValueError(f'expected "auto", "cpu", "cuda", "cuda:N" or "mps", found "{value}"')
+        return value
+
+
+class Export(Strict):
+    """`dtype` of the bundle's tables. `min_auc`: below it the run ends with exit code 4 and registers nothing."""
+
+    dtype: Literal["float32"] = "float32"
+    min_auc: Annotated[float, Key(ge=0.0, le=1.0)] | None = None
+
+
+class Tracking(Strict):
+    """`uri`: of the MLflow store; unset keeps a SQLite file beside the runs, "off" tracks nothing."""
+
+    uri: str | None = None
+    experiment: str = Key(default="ctr", min_length=1)
+
+
+class Output(Strict):
+    """`folder`: where runs are kept."""
+
+    folder: str = "runs"
+
+
+class Config(Strict):
+    """A whole run."""
+
+    name: str = "run"
+    seed: Annotated[int, Key(ge=0, lt=2**31)] = 0
+    data: Data
+    embedding: Embedding = Embedding()
+    backbone: BackboneConfig = BackboneConfig()
+    selector: SelectorConfig = SelectorConfig()
+    training: Training = Training()
+    export: Export = Export()
+    tracking: Tracking = Tracking()
+    output: Output = Output()
+
+    @field_validator("name")
+    @classmethod
+    def _path_safe(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
+            raise ValueError(f'expected letters, digits, ".", "_" or "-", found "{value}"')
+        return value
+
+    def digest(self, data_digest: str) -> str:
+        """12 characters that change with anything that can change a result: config and data, not where it is put."""
+        content = self.model_dump(mode="json", exclude={"tracking", "output"})
+        content["data"] = data_digest
+        content["training"].pop("device")
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def load_config(path: str | Path, changes: Sequence[str] = ()) -> Config:
+    """Read a configuration file and apply `section.key=value` changes to it.
+
+    Values are TOML (`0.3`, `"text"`, `[1, 2]`, `true`); what is none is taken as text.
+
+    Raises:
+        ConfigError: file missing, no TOML, or broken rules, all of them.
+    """
+    values = load_toml(Path(path), "config")
+    for change in changes:
+        _apply(values, change)
+    return check(values, Config, f'config "{path}"')
+
+
+def _apply(values: dict[str, Any], change: str) -> None:
+    name, equals, text = change.partition("=")
+    keys = name.strip().split(".")
+    if not equals or not all(keys):
+        raise ConfigError(f'--set: expected section.key=value, found "{change}"')
+    *sections, key = keys
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f'--set: "{section}" in "{name}" is a value, not a section')
+    values[key] = _value(text.strip())
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

@@ -1,0 +1,208 @@
+"""Coded chunks -> vocabulary, scales and bins from train rows; and the ids of every chunk's distinct values.
+
+Chunks are coded against dictionaries of their own, so the first pass needs no global table, and one field's values are
+in memory at a time.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+from ctr.dataset.encoding import FieldEncoder, coded, listed
+from ctr.dataset.schema import FieldSpec
+from ctr.dataset.scratch import Arrays
+from ctr.dataset.split_keys import mixed
+from ctr.dataset.transforms import Scale, log_square, quantile_bin, quantile_edges, scale_of
+from ctr.dataset.vocabulary import merged, scaled_vocabulary, vocabulary
+
+SAMPLE_ROWS = 1_000_000
+_SAMPLE_SEED = 0x5EED
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass
+class Statistics:
+    """Running count, mean and squared distances (Chan, Golub, LeVeque 1979), minimum, maximum, of train rows."""
+
+    count: int = 0
+    missing: int = 0
+    mean: float = 0.0
+    square: float = 0.0
+    low: float = np.inf
+    high: float = -np.inf
+
+    def add(self, values: npt.NDArray[np.float64], missing: int) -> None:
+        """Take in a chunk's numbers and its count of missing ones."""
+        self.missing += missing
+        if len(values) == 0:
+            return
+        count, mean = len(values), float(values.mean())
+        square = float(((values - mean) ** 2).sum())
+        both, step = self.count + count, mean - self.mean
+        self.square += square + step * step * self.count * count / both
+        self.mean += step * count / both
+        self.count = both
+        self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
+
+
+class FieldCounts:
+    """One field on its way from prepared cells to ids: code, count, decide, encode.
+
+    Args:
+        spec: the field.
+        folder: where its temporary files go.
+    """
+
+    def __init__(self, spec: FieldSpec, folder: Path) -> None:
+        self.spec = spec
+        self.statistics = Statistics()
+        self.scale: Scale | None = None
+        self.edges: list[float] | None = None
+        self._sample: list[npt.NDArray[np.float64]] = []
+        self._folder = folder
+        self._dictionaries = Arrays(
+            folder / "values", pa.int64() if spec.kind == "numeric" else pa.large_string()
+        )
+        self._counts = Arrays(folder / "counts", pa.int64())
+        self._sizes: list[int] = []
+
+    @property
+    def _numbers(self) -> bool:
+        """Whether chunks keep the number itself, for want of train statistics."""
+        return self.spec.scaled or self.spec.transform == "quantile"
+
+    def code(self, values: pl.Series) -> pl.Series:
+        """What a chunk keeps of a prepared column: codes into a dictionary that is written aside, or the number."""
+        if self._numbers:
+            return values
+        if self.spec.kind == "list":
+            array = values.rechunk().to_arrow()
+            codes, distinct = coded(pl.Series("item", array.flatten(), dtype=pl.String))
+            offsets = np.concatenate(([0], np.cumsum(array.value_lengths().fill_null(0).to_numpy())))
+            result = pl.Series(
+                self.spec.name, pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(codes))
+            )
+        else:
+            codes, distinct = coded(log_square(values) if self.spec.kind == "numeric" else values)
+            result = pl.Series(self.spec.name, codes)
+        self._dictionaries.append(distinct.rechunk().to_arrow())
+        self._sizes.append(len(distinct))
+        return result
+
+    def sampled(self, values: pl.Series, rows: npt.NDArray[np.int64], train: Bools, train_rows: int) -> None:
+        """Take train rows of a quantile field into the sample: all, or a seeded share of them."""
+        numbers = values.to_numpy()
+        chosen = train & ~np.isnan(numbers)
+        if train_rows > SAMPLE_ROWS:
+            limit = np.uint64(int(SAMPLE_ROWS / train_rows * 2.0**64))
+            chosen &= mixed(rows.astype(np.uint64), _SAMPLE_SEED) < limit
+        self._sample.append(numbers[chosen])
+
+    def fix_edges(self) -> None:
+        """Decide the bins of a quantile field from its sample."""
+        assert self.spec.bins is not None, "the schema has checked it"
+        self.edges = quantile_edges(np.concatenate(self._sample), self.spec.bins)
+        self._sample = []
+
+    def count(self, coded_values: pl.Series, train: Bools, chunk: int) -> None:
+        """Count one chunk's train rows."""
+        if self.spec.scaled:
+            numbers = coded_values.filter(pl.Series(train))
+            self.statistics.add(numbers.drop_nulls().to_numpy(), numbers.null_count())
+        elif self.edges is not None:
+            codes, distinct = coded(quantile_bin(coded_values, self.edges))
+            self._dictionaries.append(distinct.rechunk().to_arrow())
+            self._counts.append(np.bincount(codes[train], minlength=len(distinct)))
+        elif self.spec.kind == "list":
+            array = coded_values.filter(pl.Series(train)).rechunk().to_arrow()
+            size = self._sizes[chunk]
+            counts = np.bincount(array.flatten().to_numpy(), minlength=size)
+            empty = int((array.value_lengths().to_numpy() == 0).sum())
+            self._counts.append(counts)
+            self.statistics.missing += empty
+        else:
+            self._counts.append(np.bincount(coded_values.to_numpy()[train], minlength=self._sizes[chunk]))
+
+    def decide(self) -> pl.DataFrame:
+        """The vocabulary; afterwards `encode` works."""
+        self._dictionaries.close()
+        self._counts.close()
+        spec, statistics = self.spec, self.statistics
+        if spec.scaled:
+            own = scaled_vocabulary(spec.name, statistics.count, statistics.missing)
+            self.scale = scale_of(
+                spec.transform or "",
+                statistics.count,
+                statistics.mean,
+                statistics.square,
+                statistics.low,
+                statistics.high,
+            )
+        else:
+            counts = merged(self._counted())
+            if spec.kind == "list":
+                counts = pl.concat(
+                    [counts, pl.DataFrame({"value": [None], "count": [statistics.missing]}, counts.schema)]
+                )
+            own = vocabulary(spec.name, counts, spec.min_count)
+            self._distinct = counts["value"].drop_nulls().len()
+        self.constant = self._constancy(own)
+        self._encoder = FieldEncoder(spec, own, self.scale, self.edges)
+        if not self._numbers:
+            self._map_dictionaries()
+        return own
+
+    def _constancy(self, own: pl.DataFrame) -> str | None:
+        """What all train rows have in common, None where they differ."""
+        missing = int(own["count"][1])
+        if self.spec.scaled:
+            distinct, shown = int(self.statistics.low < self.statistics.high) + 1, f"{self.statistics.low:g}"
+            distinct = distinct if self.statistics.count else 0
+        else:
+            distinct, shown = self._distinct, str(own["value"][-1])
+        if distinct == 0:
+            return "missing"
+        return f'"{shown}"' if distinct == 1 and missing == 0 else None
+
+    def _counted(self) -> Iterator[pl.DataFrame]:
+        for values, counts in zip(self._dictionaries.read(), self._counts.read(), strict=True):
+            yield pl.DataFrame({"value": pl.Series(values).cast(pl.String), "count": pl.Series(counts)})
+
+    def _map_dictionaries(self) -> None:
+        """Look up each chunk's distinct values once, so that encoding is a gather."""
+        ids = Arrays(self._folder / "ids", pa.int32())
+        for values in self._dictionaries.read():
+            ids.append(self._encoder.look_up(pl.Series(values).cast(pl.String)))
+        ids.close()
+        self._dictionaries.delete()
+        self._ids = ids.read()
+        # The field's values leave memory; ids stay on disk.
+        del self._encoder
+
+    def encode(self, coded_values: pl.Series) -> list[pl.Series]:
+        """The dataset's columns for the next chunk; chunks come in the order in which they were coded."""
+        if self.spec.scaled or self.edges is not None:
+            return self._encoder.encode(coded_values)
+        ids = next(self._ids).to_numpy()
+        if self.spec.kind == "list":
+            array = coded_values.rechunk().to_arrow()
+            return [
+                listed(self.spec.name, ids[array.flatten().to_numpy()], array.value_lengths().to_numpy(), 1)
+            ]
+        return [pl.Series(self.spec.name, ids[coded_values.to_numpy()])]
+
+    def entry(self, features: int) -> dict[str, Any]:
+        """What the manifest says about the field."""
+        return {
+            "name": self.spec.name,
+            "kind": self.spec.kind,
+            "features": features,
+            "scale": None if self.scale is None else self.scale._asdict(),
+            "edges": self.edges,
+        }

@@ -1,0 +1,151 @@
+"""Prepared rows -> ids: the one encoding of training and scoring. Needs no PyTorch."""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+from ctr.dataset.parallel import in_threads
+from ctr.dataset.schema import FieldSpec, Schema
+from ctr.dataset.transforms import Scale, log_square, quantile_bin, scaled
+from ctr.dataset.value_index import Ids, ValueIndex
+
+
+class FieldEncoder:
+    """The encoding of one field.
+
+    Args:
+        spec: the field.
+        vocabulary: its features: role, value, id. Unknown or missing may be absent; they are id 0 then.
+        scale: of a scaled field.
+        edges: of a quantile field.
+    """
+
+    def __init__(
+        self,
+        spec: FieldSpec,
+        vocabulary: pl.DataFrame,
+        scale: Scale | None = None,
+        edges: Sequence[float] | None = None,
+    ) -> None:
+        self.spec, self.scale, self.edges = spec, scale, edges
+        own = {
+            role: identity
+            for role, value, identity in vocabulary.filter(
+                (pl.col("role") != "value") | pl.col("value").is_null()
+            )
+            .select("role", "value", "id")
+            .iter_rows()
+        }
+        self.unknown, self.missing = own.get("unknown", 0), own.get("missing", 0)
+        self._present = own.get("value", 0)
+        listed = vocabulary.filter((pl.col("role") == "value") & pl.col("value").is_not_null())
+        self._index = ValueIndex(listed["value"], listed["id"].cast(pl.Int32).to_numpy())
+
+    def look_up(self, texts: pl.Series) -> Ids:
+        """Id of each canonical text; null is missing."""
+        if texts.null_count() == 0:
+            return self._index.look_up(texts, self.unknown)
+        result = np.full(len(texts), self.missing, np.int32)
+        present = texts.is_not_null().to_numpy()
+        result[present] = self._index.look_up(texts.drop_nulls(), self.unknown)
+        return result
+
+    def category(self, values: pl.Series) -> pl.Series:
+        """What is counted and looked up, as text or Int64: the value itself, its bin, or its log square."""
+        if self.spec.transform == "log_square":
+            return log_square(values)
+        if self.spec.transform == "quantile":
+            return quantile_bin(values, self.edges or [])
+        return values
+
+    def encode(self, values: pl.Series) -> list[pl.Series]:
+        """The columns of a dataset for a prepared column: ids, and the number where the field is scaled."""
+        name = self.spec.name
+        if self.spec.scaled:
+            assert self.scale is not None, "a scaled field has a scale"
+            ids = np.where(values.is_null().to_numpy(), self.missing, self._present).astype(np.int32)
+            return [pl.Series(name, ids), scaled(values, self.scale).alias(f"@value:{name}")]
+        if self.spec.kind == "list":
+            array = values.rechunk().to_arrow()
+            codes, distinct = coded(pl.Series("item", array.flatten()))
+            ids = self.look_up(distinct)[codes]
+            return [listed(name, ids, array.value_lengths().fill_null(0).to_numpy(), self.missing)]
+        codes, distinct = coded(self.category(values))
+        return [pl.Series(name, self.look_up(distinct.cast(pl.String))[codes])]
+
+
+def coded(values: pl.Series) -> tuple[npt.NDArray[np.int32], pl.Series]:
+    """Codes into the distinct values, which hold a null where `values` do."""
+    array = values.rechunk().to_arrow().dictionary_encode(null_encoding="encode")
+    return array.indices.to_numpy(zero_copy_only=False), pl.Series(
+        values.name, array.dictionary, dtype=values.dtype
+    )
+
+
+def listed(name: str, ids: Ids, lengths: npt.NDArray[np.int64], missing: int) -> pl.Series:
+    """Lists of ids from flat ids and lengths; an empty list holds the missing id alone."""
+    full = np.maximum(lengths, 1)
+    offsets = np.concatenate(([0], np.cumsum(full)))
+    flat = np.full(int(offsets[-1]), missing, np.int32)
+    flat[np.repeat(lengths > 0, full)] = ids
+    return pl.Series(name, pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(flat)))
+
+
+class Encoder:
+    """Encodes prepared frames.
+
+    Args:
+        schema: the schema.
+        fields: per field what a manifest's `fields` says: name, scale (shift, factor) and edges. Fields of the schema that
+            are not listed are left out.
+        vocabulary: columns field, role, value, id. A compact one has table rows as ids and leaves out what was dropped;
+            whatever has no row then maps to 0.
+        only: names of the fields to encode; by default all that are listed.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        fields: Sequence[Mapping[str, Any]],
+        vocabulary: pl.DataFrame,
+        only: Collection[str] | None = None,
+    ) -> None:
+        entries = {entry["name"]: entry for entry in fields if only is None or entry["name"] in only}
+        chosen = [spec for spec in schema.fields if spec.name in entries]
+        groups = vocabulary.partition_by("field", as_dict=True)
+        empty = vocabulary.clear()
+
+        def build(spec: FieldSpec) -> FieldEncoder:
+            entry = entries[spec.name]
+            scale = Scale(**entry["scale"]) if entry.get("scale") else None
+            return FieldEncoder(spec, groups.get((spec.name,), empty), scale, entry.get("edges"))
+
+        self.encoders = in_threads(build, chosen)
+
+    @classmethod
+    def from_dataset(cls, folder: str | Path, only: Collection[str] | None = None) -> Self:
+        """The encoding that a dataset folder was written with."""
+        folder = Path(folder)
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        schema = Schema.model_validate(manifest["schema"])
+        return cls(schema, manifest["fields"], pl.read_parquet(folder / "vocabulary.parquet"), only)
+
+    @property
+    def fields(self) -> list[FieldSpec]:
+        """The fields that are encoded, in schema order."""
+        return [encoder.spec for encoder in self.encoders]
+
+    def encode(self, prepared: pl.DataFrame) -> pl.DataFrame:
+        """Ids per field as in a dataset's part files; other columns of `prepared` are left out.
+
+        Args:
+            prepared: the `frame` of `Prepared`.
+        """
+        columns = in_threads(lambda encoder: encoder.encode(prepared[encoder.spec.name]), self.encoders)
+        return pl.DataFrame([column for group in columns for column in group])

@@ -1,0 +1,107 @@
+"""A feature set: which features of a dataset are kept, and what the selector thought of each."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from ctr.dataset.store import MISSING, UNKNOWN, Dataset
+from ctr.errors import CtrError, DataError
+
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """Kept features of one dataset.
+
+    Attributes:
+        features: one row per feature, by global id: field, role, value, id (local), count, gate, kept.
+        provenance: dataset digest, selector and its settings, seed.
+    """
+
+    features: pl.DataFrame
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, dataset: Dataset, kept: Bools, gate: Floats, provenance: dict[str, Any]) -> "FeatureSet":
+        """The set with the given features (V,) of `dataset`.
+
+        The unknown of a field stays only where every value of the field does. The compact vocabulary cannot tell a
+        dropped value from one that was never seen, so both must read the same row, and a dropped value reads zero.
+
+        Raises:
+            CtrError: no feature is left.
+        """
+        kept = kept.copy()
+        for info in dataset.fields:
+            local = kept[info.offset : info.offset + info.features]  # a view
+            local[UNKNOWN] &= local[MISSING + 1 :].all() and not info.scaled
+        if not kept.any():
+            raise CtrError(
+                "the selector dropped every feature: lower selector.penalty, or state selector.ratio instead"
+            )
+        features = dataset.vocabulary.with_columns(pl.Series("gate", gate), pl.Series("kept", kept))
+        return cls(features, {"dataset": dataset.digest, **provenance})
+
+    @property
+    def kept(self) -> Bools:
+        """(V,) by global id."""
+        return self.features["kept"].to_numpy()
+
+    def counts(self) -> dict[str, Any]:
+        """kept, total, ratio and per field kept and total, in values: unknown and missing are not counted."""
+        values = self.features.filter(pl.col("role") == "value")
+        per_field = values.group_by("field", maintain_order=True).agg(
+            pl.col("kept").sum(), pl.len().alias("total")
+        )
+        fields = {name: {"kept": kept, "total": total} for name, kept, total in per_field.iter_rows()}
+        kept, total = int(values["kept"].sum()), values.height
+        return {"kept": kept, "total": total, "ratio": kept / total, "fields": fields}
+
+    def digest(self) -> str:
+        """36 hexadecimal characters that change with the kept features."""
+        content = self.features.filter("kept").select("field", "role", pl.col("value").fill_null("")).rows()
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:36]
+
+    def save(self, folder: Path) -> None:
+        """Write `feature_set.json` and `features.parquet`; the folder appears whole or not at all."""
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            self.features.write_parquet(scratch / "features.parquet")
+            content = {**self.provenance, "digest": self.digest(), **self.counts()}
+            (scratch / "feature_set.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+            shutil.rmtree(folder, ignore_errors=True)
+            scratch.replace(folder)
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
+
+    @classmethod
+    def load(cls, folder: Path) -> "FeatureSet":
+        """Read what `save` wrote.
+
+        Raises:
+            DataError: a file is missing or broken, or the features are not those that the digest stands for.
+        """
+        try:
+            content = json.loads((folder / "feature_set.json").read_text(encoding="utf-8"))
+            features = pl.read_parquet(folder / "features.parquet")
+        except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+            raise DataError(f'"{folder}": no readable feature set: {error}') from None
+        result = cls(features, {k: v for k, v in content.items() if k not in _COUNTS})
+        if result.digest() != content.get("digest"):
+            raise DataError(f'"{folder}": features.parquet was altered (its digest is not the one recorded)')
+        return result
+
+
+_COUNTS = frozenset({"digest", "kept", "total", "ratio", "fields"})

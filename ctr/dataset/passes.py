@@ -1,0 +1,260 @@
+"""The passes of an ingest: read and code, assign parts, count, decide ids, encode."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ctr.dataset import splitting
+from ctr.dataset.bad_rows import describe, no_bad_rows
+from ctr.dataset.counting import Bools, FieldCounts
+from ctr.dataset.inputs import Source
+from ctr.dataset.parallel import ahead, in_threads, threaded
+from ctr.dataset.part_files import PartWriter
+from ctr.dataset.preparation import Preparation, Prepared, side_table_path
+from ctr.dataset.reading import chunks, column_names, read_table
+from ctr.dataset.schema import FilesSplit, RandomSplit, Read, Schema, TimeSplit
+from ctr.dataset.scratch import Arrays, Chunks
+from ctr.dataset.split_keys import TimeKey
+from ctr.dataset.splitting import GAP, IMMATURE, PARTS, TRAIN, Codes, Cuts
+from ctr.dataset.vocabulary import SCHEMA as VOCABULARY
+from ctr.errors import DataError
+
+Progress = Callable[[str, float], None]
+
+
+class Passes:
+    """One run: state shared by the passes."""
+
+    def __init__(self, schema: Schema, scratch: Path, built: Path, progress: Progress) -> None:
+        self.schema, self.scratch, self.built, self.progress = schema, scratch, built, progress
+        self.fields = [
+            FieldCounts(field, scratch / f"field-{number}") for number, field in enumerate(schema.fields)
+        ]
+        self.coded = Chunks(scratch / "coded")
+        self.parts = Arrays(scratch / "parts", pa.uint8())
+        self.rows = dict.fromkeys(("read", "filtered", "set_aside", "immature", "gap", *PARTS), 0)
+        self.positives = dict.fromkeys(PARTS, 0)
+        self.features: dict[str, int] = {}
+        self.window: dict[str, Any] | None = None
+        self._chunk_parts: list[str | None] = []
+        self._aside = pq.ParquetWriter(built / "set_aside.parquet", no_bad_rows().to_arrow().schema)
+
+    def run(self, parted: Sequence[tuple[Source, str | None]], sides: Sequence[Source]) -> None:
+        """All passes."""
+        self.read(parted, sides)
+        self.assign_parts()
+        self.count()
+        self.write_vocabulary()
+        self.write_parts()
+
+    def read(self, parted: Sequence[tuple[Source, str | None]], sides: Sequence[Source]) -> None:
+        """First pass: prepare and code every row."""
+        schema = self.schema
+        sources, part_of = [source for source, _ in parted], {source.name: part for source, part in parted}
+        tables = [self._side_table(side, join.read) for side, join in zip(sides, schema.joins, strict=True)]
+        self.preparation = Preparation(schema, column_names(sources[0], schema.read), side_tables=tables)
+        self.unmatched = [0] * len(tables)
+        bad = no_bad_rows()
+        for number, chunk in enumerate(ahead(chunks(sources, schema.read, self.preparation.raw_columns))):
+            if number == 0:
+                self.preparation.check_expressions(chunk)
+            prepared = self.preparation(chunk)
+            bad = pl.concat([bad, prepared.bad.head(5 - bad.height)]) if bad.height < 5 else bad
+            self._tally(prepared)
+            self._check_budget(bad, chunk.fraction)
+            self.coded.append(self._coded(prepared.frame))
+            self._chunk_parts.append(part_of[chunk.file])
+            self.progress("read", chunk.fraction)
+        self._check_budget(bad, 1.0)
+        self._aside.close()
+
+    def _side_table(self, source: Source, read: Read) -> pl.DataFrame:
+        table, bad = read_table(source, read)
+        self._set_aside(bad)
+        if bad.height > read.max_bad_rows * (table.height + bad.height):
+            raise _too_many(bad, bad.height, table.height + bad.height, read.max_bad_rows)
+        return table
+
+    def _set_aside(self, bad: pl.DataFrame) -> None:
+        if bad.height:
+            self._aside.write_table(bad.to_arrow())
+
+    def _tally(self, prepared: Prepared) -> None:
+        self.rows["read"] += prepared.count
+        self.rows["filtered"] += prepared.filtered
+        self.rows["set_aside"] += prepared.bad.height
+        self.unmatched = [a + b for a, b in zip(self.unmatched, prepared.unmatched, strict=True)]
+        self._set_aside(prepared.bad)
+
+    def _check_budget(self, bad: pl.DataFrame, fraction: float) -> None:
+        """Stop as soon as the bad rows are too many for the whole input, as far as its length can be told."""
+        limit = self.schema.read.max_bad_rows
+        expected = self.rows["read"] / max(fraction, 1e-9)
+        if self.rows["set_aside"] > limit * expected:
+            raise _too_many(bad, self.rows["set_aside"], self.rows["read"], limit)
+
+    def _coded(self, frame: pl.DataFrame) -> pl.DataFrame:
+        extra = [column for column in frame.get_columns() if column.name.startswith("@")]
+        return pl.DataFrame(
+            [*extra, *in_threads(lambda field: field.code(frame[field.spec.name]), self.fields)]
+        )
+
+    def assign_parts(self) -> None:
+        """Second pass: a part for every row, before anything is counted."""
+        key, cuts = self.preparation.split_key, None
+        if self.rows["read"] == self.rows["filtered"] + self.rows["set_aside"]:
+            raise DataError(
+                f'no rows left: schema where = "{self.schema.where}" filters all {self.rows["read"]}'
+            )
+        if isinstance(key, TimeKey):
+            cuts = splitting.time_cuts(self._keys, key)
+        counts = np.zeros((5, 2), np.int64)
+        columns = ["@row", "@label", *(["@key"] if key else [])]
+        for number, frame in enumerate(self.coded.read(columns)):
+            parts = self._parts(frame, number, cuts)
+            self.parts.append(parts)
+            counts += np.bincount(parts * 2 + frame["@label"].to_numpy(), minlength=10).reshape(5, 2)
+        self.parts.close()
+        for part, name in enumerate(PARTS):
+            self.rows[name], self.positives[name] = int(counts[part].sum()), int(counts[part, 1])
+        self.rows["gap"], self.rows["immature"] = int(counts[GAP].sum()), int(counts[IMMATURE].sum())
+        _check_parts(self.schema, self.rows, self.positives)
+        if isinstance(key, TimeKey):
+            self.window = splitting.windows(zip(self._keys(), self._all_parts(), strict=True), key)
+
+    def _keys(self) -> Iterator[splitting.Ints]:
+        for frame in self.coded.read(["@key"]):
+            yield frame["@key"].to_numpy()
+
+    def _all_parts(self) -> Iterator[Codes]:
+        for parts in self.parts.read():
+            yield parts.to_numpy()
+
+    def _parts(self, frame: pl.DataFrame, chunk: int, cuts: Cuts | None) -> Codes:
+        split = self.schema.split
+        if isinstance(split, FilesSplit):
+            part = self._chunk_parts[chunk]
+            assert part is not None, "each file has its part"
+            return np.full(frame.height, PARTS.index(part), np.uint8)
+        if isinstance(split, TimeSplit):
+            assert cuts is not None, "a time split has cuts"
+            return cuts.parts(frame["@key"].to_numpy())
+        if isinstance(split, RandomSplit):
+            return splitting.random_parts(frame["@row"].to_numpy(), split)
+        return splitting.by_share(frame["@key"].to_numpy().view(np.uint64), split.valid, split.test)
+
+    def count(self) -> None:
+        """Third pass: count train rows."""
+        quantiles = [field for field in self.fields if field.spec.transform == "quantile"]
+        if quantiles:
+            columns = ["@row", *(field.spec.name for field in quantiles)]
+            for frame, parts in zip(self.coded.read(columns), self._all_parts(), strict=True):
+                for field in quantiles:
+                    field.sampled(
+                        frame[field.spec.name], frame["@row"].to_numpy(), parts == TRAIN, self.rows["train"]
+                    )
+            for field in quantiles:
+                field.fix_edges()
+        names = [field.spec.name for field in self.fields]
+        for number, (frame, parts) in enumerate(zip(self.coded.read(names), self._all_parts(), strict=True)):
+            train = parts == TRAIN
+            in_threads(partial(_count, frame=frame, train=train, chunk=number), self.fields)
+            self.progress("count", (number + 1) / len(self.coded))
+
+    def write_vocabulary(self) -> None:
+        """Decide every field's ids, as many fields in memory at a time as there are cores."""
+        layout = pl.DataFrame(schema=VOCABULARY).to_arrow().schema
+        constant = []
+        with pq.ParquetWriter(self.built / "vocabulary.parquet", layout, compression="zstd") as writer:
+            for field, own in zip(self.fields, threaded(FieldCounts.decide, self.fields), strict=True):
+                self.features[field.spec.name] = own.height
+                writer.write_table(own.to_arrow())
+                if field.constant:
+                    constant.append(f'  field "{field.spec.name}": {field.constant} in all train rows')
+        if constant:
+            raise DataError(
+                f"{len(constant)} field{'s' * (len(constant) > 1)} without information; remove from the schema:\n"
+                + "\n".join(constant)
+            )
+
+    def write_parts(self) -> None:
+        """Last pass: encode, and write each part in input order."""
+        writers = [PartWriter(self.built / name) for name in PARTS]
+        truth = ["@true_probability"] if self.schema.true_probability else []
+        names = [field.spec.name for field in self.fields]
+        whole = self.coded.read(["@row", "@label", *truth, *names])
+        for number, (frame, parts) in enumerate(zip(ahead(whole), self._all_parts(), strict=True)):
+            columns = in_threads(partial(_encode, frame=frame), self.fields)
+            encoded = pl.DataFrame(
+                [*frame.select("@row", "@label", *truth), *(column for group in columns for column in group)]
+            )
+            for part, writer in enumerate(writers):
+                writer.append(encoded.filter(pl.Series(parts == part)))
+            self.progress("encode", (number + 1) / len(self.coded))
+        for writer in writers:
+            writer.close()
+        for number, table in enumerate(self.preparation.side_tables()):
+            path = self.built / side_table_path(number)
+            path.parent.mkdir(exist_ok=True)
+            table.write_parquet(path, compression="zstd")
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What the manifest says about the rows and fields."""
+        kept = self.rows["read"]
+        return {
+            "columns": self.preparation.stored_types,
+            "rows": self.rows,
+            "positives": self.positives,
+            "fields": [field.entry(self.features[field.spec.name]) for field in self.fields],
+            "joins": [
+                {"input": Path(join.input).name, "on": join.on, "unmatched": count / max(kept, 1)}
+                for join, count in zip(self.schema.joins, self.unmatched, strict=True)
+            ],
+            "window": self.window,
+        }
+
+
+def _count(field: FieldCounts, frame: pl.DataFrame, train: Bools, chunk: int) -> None:
+    field.count(frame[field.spec.name], train, chunk)
+
+
+def _encode(field: FieldCounts, frame: pl.DataFrame) -> list[pl.Series]:
+    return field.encode(frame[field.spec.name])
+
+
+def _too_many(bad: pl.DataFrame, count: int, read: int, limit: float) -> DataError:
+    return DataError(
+        f"{count} of {read} rows ({count / max(read, 1):.2%}) break the schema, read.max_bad_rows = {limit:g} allows "
+        f"{limit:.2%}; the first:\n{describe(bad)}"
+    )
+
+
+def _check_parts(schema: Schema, rows: dict[str, int], positives: dict[str, int]) -> None:
+    """Every part needs rows of both classes.
+
+    Raises:
+        DataError: one has not.
+    """
+    total, ones = sum(rows[part] for part in PARTS), sum(positives.values())
+    if total and ones in (0, total):
+        raise DataError(
+            f'label "{schema.label}": expected both 0 and 1, found {1 if ones else 0} alone in {total} rows'
+        )
+    for part in PARTS:
+        found = ", ".join(f"{name} {rows[name]}" for name in PARTS)
+        if rows[part] == 0:
+            advice = "change the shares, the instants or the split's column"
+            raise DataError(f'split.by = "{schema.split.by}" leaves no rows for {part} ({found}); {advice}')
+        if positives[part] in (0, rows[part]):
+            lacking = "positive" if positives[part] == 0 else "negative"
+            raise DataError(
+                f'split.by = "{schema.split.by}" leaves {part} without {lacking} rows ({found}); '
+                f"give {part} a larger share, or split otherwise"
+            )

@@ -1,0 +1,246 @@
+"""Raw rows -> prepared rows: join, derive, where, label, and every field's cells in canonical form.
+
+The same class serves training and scoring. In training, rows that break the schema leave the frame and are listed; in
+scoring no label is read, no row is filtered, and rows that break the schema stay in the frame but are listed too.
+"""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from ctr.dataset import canonical
+from ctr.dataset.bad_rows import Faults
+from ctr.dataset.expressions import Expression, dtype_text, inferred, parse_dtype, typed
+from ctr.dataset.parallel import in_threads
+from ctr.dataset.plan import Plan
+from ctr.dataset.reading import Chunk
+from ctr.dataset.schema import FieldSpec, Schema
+from ctr.dataset.side_tables import SideTables
+from ctr.dataset.split_keys import SplitKey, split_key
+from ctr.errors import DataError
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A chunk's rows after preparation.
+
+    Attributes:
+        frame: per field String (categorical), Float64 (numeric) or List(String), null where missing; in training also
+            `@row`, `@label`, `@true_probability` and `@key` (what the split goes by), where they apply.
+        rows: (n,) number of each row of `frame` in its file, from 0.
+        bad: rows that break the schema, as `BAD_ROWS`, those that the reader set aside included.
+        count: rows read.
+        filtered: rows that `where` left out.
+        unmatched: per join, rows whose key the side table lacks.
+    """
+
+    frame: pl.DataFrame
+    rows: npt.NDArray[np.int64]
+    bad: pl.DataFrame
+    count: int
+    filtered: int
+    unmatched: list[int]
+
+
+class Preparation:
+    """Turns chunks of raw rows into prepared rows.
+
+    Args:
+        schema: the schema.
+        columns: names of the input's columns.
+        types: the types of columns in expressions, as stored in a manifest; None learns them from the first chunk.
+        side_tables: one frame per `[[joins]]` entry, its key column and its attributes.
+        fields: names of the fields to prepare; by default all.
+        training: whether label, `where` and split apply.
+
+    Attributes:
+        raw_columns: the input's columns that are needed, to be read.
+
+    Raises:
+        DataError: the schema names a column that does not exist, an expression is wrong, or a side table has a
+            duplicate key or shares a column name with the input.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        columns: Sequence[str],
+        *,
+        types: Mapping[str, str] | None = None,
+        side_tables: Sequence[pl.DataFrame] = (),
+        fields: Collection[str] | None = None,
+        training: bool = True,
+    ) -> None:
+        self.training = training
+        self.fields = [field for field in schema.fields if fields is None or field.name in fields]
+        self.split_key: SplitKey | None = split_key(schema) if training else None
+        self._tolerance = schema.read.max_bad_rows
+        self._types = None if types is None else {name: parse_dtype(text) for name, text in types.items()}
+        self._sides = SideTables(schema.joins, side_tables, columns)
+        split_column = self.split_key.column if self.split_key else None
+        self._plan = Plan(schema, self._sides.names, self.fields, training, split_column)
+        self._joins = list(range(len(schema.joins))) if training else self._sides.needed(self._plan.used)
+        self._used = self._plan.used | {schema.joins[number].on for number in self._joins}
+        self.raw_columns = [name for name in columns if name in self._used]
+
+    @classmethod
+    def from_dataset(
+        cls, folder: str | Path, columns: Sequence[str], fields: Collection[str] | None = None
+    ) -> Self:
+        """The preparation for scoring that a dataset was made with: its schema, types and side tables."""
+        folder = Path(folder)
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        schema = Schema.model_validate(manifest["schema"])
+        sides = [pl.read_parquet(folder / side_table_path(number)) for number in range(len(schema.joins))]
+        return cls(
+            schema, columns, types=manifest["columns"], side_tables=sides, fields=fields, training=False
+        )
+
+    @property
+    def stored_types(self) -> dict[str, str]:
+        """`types` for a manifest."""
+        return {name: dtype_text(dtype) for name, dtype in sorted((self._types or {}).items())}
+
+    def side_tables(self) -> list[pl.DataFrame]:
+        """The side tables with what is needed of them, for a dataset or bundle to keep."""
+        return self._sides.frames(self._used)
+
+    def check_expressions(self, chunk: Chunk) -> None:
+        """Refuse expressions that mix rows; `chunk` is a sample to try them on.
+
+        Raises:
+            DataError: see `Expression.check_row_wise`.
+        """
+        frame, _ = self._sides.join(chunk.frame, self._joins)
+        worked = self._typed(frame, Faults(chunk.file, chunk.rows)).head(1000)
+        for name, expression in self._plan.derived.items():
+            expression.check_row_wise(worked)
+            worked = worked.with_columns(expression.evaluate(worked).alias(name))
+        for expression in self._plan.checked:
+            expression.check_row_wise(worked)
+
+    def __call__(self, chunk: Chunk) -> Prepared:
+        """Prepare one chunk.
+
+        Raises:
+            DataError: an expression cannot be evaluated, or a column has a type that its field cannot have.
+        """
+        frame, unmatched = self._sides.join(chunk.frame, self._joins)
+        faults = Faults(chunk.file, chunk.rows)
+        worked = self._typed(frame, faults)
+        for name, expression in self._plan.derived.items():
+            worked = worked.with_columns(expression.evaluate(worked).alias(name))
+        filtered = self._filter(worked, faults)
+        extra = self._training_columns(frame, worked, chunk, faults)
+        sources = {field.name: self._source(field.name, frame, worked) for field in self.fields}
+        prepared = in_threads(lambda field: _prepared(field, sources[field.name]), self.fields)
+        for field, (_, broken) in zip(self.fields, prepared, strict=True):
+            if broken is not None:
+                faults.add(broken, field.name, sources[field.name], "expected a finite number")
+        result, rows = pl.DataFrame([*extra, *(column for column, _ in prepared)]), chunk.rows
+        if self.training and not faults.kept.all():
+            result, rows = result.filter(pl.Series(faults.kept)), rows[faults.kept]
+        bad = pl.concat([chunk.bad, *faults.frames]).sort("row") if faults.frames else chunk.bad
+        return Prepared(result, rows, bad, chunk.count, filtered, unmatched)
+
+    def _source(self, name: str, frame: pl.DataFrame, worked: pl.DataFrame) -> pl.Series:
+        """A column as the schema names it: derived, or raw as it was read."""
+        return (worked if name in self._plan.derived else frame)[name]
+
+    def _typed(self, frame: pl.DataFrame, faults: Faults) -> pl.DataFrame:
+        """The columns that expressions name, in their types; cells that do not fit are faults."""
+        names = self._plan.in_expressions
+        if self._types is None:
+            self._types = {name: inferred(frame[name], self._tolerance) for name in names}
+        columns = []
+        for name in names:
+            dtype = self._types.get(name, frame[name].dtype)
+            column = typed(frame[name], dtype)
+            if column.null_count() > frame[name].null_count():
+                misfit = column.is_null() & frame[name].is_not_null()
+                faults.add(
+                    misfit, name, frame[name], f"expected {dtype_text(dtype)}, as in the rest of the column"
+                )
+            columns.append(column)
+        # A column of its own keeps the height where no expression names a column, as in label = "1".
+        return pl.DataFrame([pl.Series("@height", np.zeros(frame.height, np.int8)), *columns])
+
+    def _filter(self, worked: pl.DataFrame, faults: Faults) -> int:
+        where = self._plan.where
+        if where is None:
+            return 0
+        keep = where.evaluate(worked)
+        if keep.dtype not in (pl.Boolean, pl.Null):
+            raise DataError(f"{where}: expected true or false for each row, found {keep.dtype}")
+        return faults.drop(~keep.cast(pl.Boolean).fill_null(False))
+
+    def _training_columns(
+        self, frame: pl.DataFrame, worked: pl.DataFrame, chunk: Chunk, faults: Faults
+    ) -> list[pl.Series]:
+        """`@row`, `@label` and, where they apply, `@true_probability` and `@key`."""
+        if not self.training:
+            return []
+
+        def value(expression: Expression) -> pl.Series:
+            plain = expression.is_column
+            return self._source(expression.text, frame, worked) if plain else expression.evaluate(worked)
+
+        label, truth = self._plan.label, self._plan.true_probability
+        assert label is not None, "training has a label"
+        found = value(label)
+        numbers, _ = canonical.numbers(_true_as_one(found))
+        faults.add(
+            ~numbers.is_in([0.0, 1.0]).fill_null(False), label.text, found, "expected a label of 0 or 1"
+        )
+        columns = [
+            pl.Series("@row", chunk.offset + chunk.rows, dtype=pl.Int64),
+            (numbers == 1.0).fill_null(False).cast(pl.UInt8).alias("@label"),
+        ]
+        if truth is not None:
+            found = value(truth)
+            numbers, _ = canonical.numbers(found)
+            faults.add(
+                ~numbers.is_between(0.0, 1.0).fill_null(False), truth.text, found, "expected a probability"
+            )
+            columns.append(numbers.alias("@true_probability"))
+        if self.split_key is not None and self.split_key.column is not None:
+            found = self._source(self.split_key.column, frame, worked)
+            key, broken = self.split_key.parse(found)
+            if broken is not None:
+                faults.add(broken, self.split_key.column, found, self.split_key.reason)
+            columns.append(key.alias("@key"))
+        return columns
+
+
+def side_table_path(number: int) -> str:
+    """Where a dataset keeps the side table of a join, relative to its folder."""
+    return f"side_tables/{number:05d}.parquet"
+
+
+def _prepared(field: FieldSpec, values: pl.Series) -> tuple[pl.Series, pl.Series | None]:
+    """A field's cells in canonical form, and which are broken."""
+    if field.kind == "numeric":
+        found, broken = canonical.numbers(values)
+        return found.alias(field.name), broken
+    if field.kind == "list":
+        return canonical.lists(values, field.separator, field.name).alias(field.name), None
+    if isinstance(values.dtype, (pl.List, pl.Array)):
+        raise DataError(f'field "{field.name}": found lists; kind = "list" takes them')
+    return canonical.text(values).alias(field.name), None
+
+
+def _true_as_one(values: pl.Series) -> pl.Series:
+    if values.dtype != pl.String:
+        return values
+    lowered = values.str.to_lowercase()
+    return (
+        values.set(lowered == "true", "1").set(lowered == "false", "0")
+        if lowered.is_in(["true", "false"]).any()
+        else values
+    )

@@ -1,0 +1,66 @@
+"""Temporary files of an ingest: coded chunks, and per field one array per chunk, all read back in the order written."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+
+_COMPRESSION = pa.ipc.IpcWriteOptions(compression="lz4")
+
+
+class Chunks:
+    """Frames of one layout, one file each."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self._folder, self._count = folder, 0
+
+    def append(self, frame: pl.DataFrame) -> None:
+        """Write a frame."""
+        frame.write_ipc(self._path(self._count), compression="lz4")
+        self._count += 1
+
+    def __len__(self) -> int:
+        return self._count
+
+    def read(self, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+        """The given columns of each frame."""
+        for number in range(self._count):
+            yield pl.read_ipc(self._path(number), columns=list(columns))
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{number:06d}.arrow"
+
+
+class Arrays:
+    """Arrays of one type, appended to one file."""
+
+    def __init__(self, path: Path, dtype: Any) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._schema = pa.schema([("array", dtype)])
+        self._sink = path.open("wb")
+        self._writer = pa.ipc.new_stream(self._sink, self._schema, options=_COMPRESSION)
+
+    def append(self, array: Any) -> None:
+        """Write a PyArrow array or a NumPy one of the file's type."""
+        if not isinstance(array, pa.Array):
+            array = pa.array(array, type=self._schema.field(0).type)
+        self._writer.write_batch(pa.record_batch([array], schema=self._schema))
+
+    def close(self) -> None:
+        """End writing."""
+        self._writer.close()
+        self._sink.close()
+
+    def read(self) -> Iterator[Any]:
+        """Each PyArrow array, after `close`."""
+        with self._path.open("rb") as source, pa.ipc.open_stream(source) as reader:
+            for batch in reader:
+                yield batch.column(0)
+
+    def delete(self) -> None:
+        """Give its disk space back."""
+        self._path.unlink()

@@ -1,0 +1,1 @@
+"""The stages composed into whole jobs."""

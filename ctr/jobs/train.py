@@ -1,0 +1,269 @@
+"""The main job: raw log in; feature set, verdict and bundle out.
+
+    ingest -> baseline -> for each size: search, retrain, referees -> evaluate (test, once) -> export -> report
+
+A run's folder is named after the digest of its configuration and data. Repeating a finished run does nothing;
+repeating an unfinished one goes on from its last checkpoint.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ctr.config import Config
+from ctr.dataset.feature_set import FeatureSet
+from ctr.dataset.ingest import ingest
+from ctr.dataset.schema import load_schema
+from ctr.dataset.store import Dataset
+from ctr.errors import CtrError, ThresholdError
+from ctr.jobs.models import Model, Trainer
+from ctr.jobs.verdict import Scored, build_report, score, scores_table
+from ctr.report import figure_png, verdict, write_report
+from ctr.selection.optfs import DEFAULT_PRICE
+from ctr.serving.export import export_bundle
+from ctr.settings import check, dump_toml, load_toml
+from ctr.tracking import Job, SplitRecord, Tracker
+
+
+@dataclass
+class _Clock:
+    """Seconds per stage; stages of the same name add up."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+
+def train(config: Config, *, force: bool = False, command: str = "", console: Console | None = None) -> Path:
+    """Run the main job.
+
+    Args:
+        force: redo a run that is finished or half done.
+        command: what the report says repeats it.
+        console: where progress goes; by default standard error.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        CtrError: with the exit code of the command line; a `ThresholdError` comes after everything was written.
+    """
+    console = console or Console(stderr=True)
+    clock = _Clock()
+    schema = load_schema(config.data.schema_file)
+    with clock.stage("ingest"), console.status("reading the log") as status:
+        folder = ingest(
+            schema,
+            config.data.input,
+            Path(config.data.folder),
+            progress=lambda stage, share: status.update(f"{stage} {share:.0%}"),
+        )
+        dataset = Dataset(folder)
+    run = Path(config.output.folder) / f"{config.name}-{config.digest(dataset.digest)}"
+    if force:
+        shutil.rmtree(run, ignore_errors=True)
+    if (run / "DONE").is_file():
+        console.print(f"already done: {run} (--force redoes it)", highlight=False, soft_wrap=True)
+    else:
+        _prepare(run, config)
+        rows = dataset.manifest["rows"]
+        console.print(
+            f"{dataset.name}: {rows['train']:,} train, {rows['valid']:,} valid, {rows['test']:,} test rows, "
+            f"{len(dataset.fields)} fields, {dataset.features:,} features ({clock.seconds['ingest']:.1f} s)",
+            highlight=False,
+            soft_wrap=True,
+        )
+        _Job(config, dataset, run, clock, command, console).run()
+    _check_threshold(run, config)
+    return run
+
+
+def _prepare(run: Path, config: Config) -> None:
+    """Create the run's folder, or make sure that an unfinished one is the same run."""
+    text = dump_toml(config.model_dump(mode="json", by_alias=True))
+    path = run / "config.toml"
+    if path.is_file():
+        kept = check(load_toml(path, "config"), Config, f'config "{path}"')
+        if kept.model_copy(update={"tracking": config.tracking, "output": config.output}) != config:
+            raise CtrError(f'"{path}" was altered after the run began; use --force to start it again')
+    run.mkdir(parents=True, exist_ok=True)
+    _write(path, text)
+
+
+def _write(path: Path, text: str) -> None:
+    scratch = path.with_name(f".{path.name}")
+    scratch.write_text(text, encoding="utf-8")
+    scratch.replace(path)
+
+
+def _check_threshold(run: Path, config: Config) -> None:
+    if config.export.min_auc is None:
+        return
+    report = load_report(run)
+    auc = (report["selected"] or report["baseline"])["test"]["auc"]
+    if auc < config.export.min_auc:
+        raise ThresholdError(
+            f"test AUC {auc:.4f} is below export.min_auc = {config.export.min_auc:g}; "
+            f'everything is written to "{run}", nothing was registered'
+        )
+
+
+class _Job:
+    """One run of the main job."""
+
+    def __init__(
+        self, config: Config, dataset: Dataset, run: Path, clock: _Clock, command: str, console: Console
+    ) -> None:
+        self.config, self.dataset, self.folder = config, dataset, run
+        self.clock, self.command, self.console = clock, command, console
+
+    def run(self) -> None:
+        tracker = Tracker.open(
+            self.config.tracking.uri,
+            self.config.tracking.experiment,
+            fallback=Path(self.config.output.folder),
+        )
+        state = self.folder / "mlflow.json"
+        run_id = json.loads(state.read_text(encoding="utf-8"))["run_id"] if state.is_file() else None
+        with tracker.job(
+            self.folder.name,
+            config=self.config.model_dump(mode="json", by_alias=True),
+            config_text=(self.folder / "config.toml").read_text(encoding="utf-8"),
+            tags=self._tags(),
+            datasets=self._splits(),
+            run_id=run_id,
+        ) as job:
+            _write(state, json.dumps({"run_id": job.run_id, "uri": tracker.uri}))
+            self._stages(job)
+        _write(self.folder / "DONE", "")
+
+    def _stages(self, job: Job) -> None:
+        trainer = Trainer(self.config, self.dataset, self.folder / "checkpoints", job, self.console)
+        models, chosen = self._train(trainer)
+        with self.clock.stage("evaluate"):
+            scored, test = score(models, self.dataset, trainer.device)
+        best = next((entry for entry in scored if entry.model is chosen), None)
+        (self.folder / "scores").mkdir(exist_ok=True)
+        scratch = self.folder / "scores" / ".test.parquet"
+        scores_table(scored[0], best, test).write_parquet(scratch)
+        scratch.replace(self.folder / "scores" / "test.parquet")
+        with self.clock.stage("evaluate"):
+            report = build_report(
+                self.config,
+                self.dataset,
+                scored,
+                best,
+                test,
+                seconds={},
+                run=self.folder,
+                command=self.command,
+            )
+        if chosen and chosen.feature_set:
+            chosen.feature_set.save(self.folder / "feature_set")
+        self._export(report, best or scored[0])
+        self._report(report, chosen.feature_set if chosen else None)
+        job.finish(report, self.folder, self._figures(report))
+
+    def _train(self, trainer: Trainer) -> tuple[list[Model], Model | None]:
+        """All models, the baseline first; and the one to ship."""
+        settings = self.config.selector
+        with self.clock.stage("baseline"):
+            models = [trainer.baseline()]
+        if settings.kind == "none":
+            return models, None
+        ratios, penalties = settings.ratio or [], settings.penalty or []
+        if not ratios and not penalties and settings.kind == "optfs":
+            penalties = [DEFAULT_PRICE]
+        points = [(ratio, None) for ratio in ratios] + [(None, penalty) for penalty in penalties] or [
+            (None, None)
+        ]
+        chosen = None
+        for ratio, penalty in points:
+            with self.clock.stage("retrain"):
+                model = trainer.select(settings.kind, ratio=ratio, penalty=penalty)
+            searched = sum(epoch.seconds for epoch in model.search_history)
+            self.clock.seconds["search"] = self.clock.seconds.get("search", 0.0) + searched
+            self.clock.seconds["retrain"] -= searched
+            chosen = chosen or model
+            models.append(model)
+            for referee in settings.referees:
+                if referee != settings.kind and settings.kind != "all":
+                    with self.clock.stage("referees"):
+                        models.append(trainer.referee(referee, model))
+        return models, chosen
+
+    def _export(self, report: dict[str, Any], scored: Scored) -> None:
+        model = scored.model
+        with self.clock.stage("export"):
+            network = model.load()
+            size = export_bundle(
+                self.folder / "bundle",
+                dataset=self.dataset,
+                source=self.config.data.input,
+                network=network,
+                architecture=model.architecture,
+                layout=model.layout,
+                feature_set=model.feature_set,
+                metrics={key: (report["selected"] or report["baseline"])[key] for key in ("valid", "test")},
+                provenance={"run": self.folder.name, "seed": self.config.seed, "selector": model.selector},
+            )
+        report["bundle"] = {"path": "bundle", "bytes": size}
+
+    def _report(self, report: dict[str, Any], feature_set: FeatureSet | None) -> None:
+        stages = ("ingest", "baseline", "search", "retrain", "referees", "evaluate", "export")
+        report["seconds"] = {stage: self.clock.seconds.get(stage) for stage in stages}
+        report["verdict"] = verdict(report)
+        _write(self.folder / "report.json", json.dumps(report, indent=2, allow_nan=False) + "\n")
+        write_report(report, self.folder, features=feature_set.features if feature_set else None)
+
+    def _figures(self, report: dict[str, Any]) -> dict[str, bytes]:
+        if not report["curve"]:
+            return {}
+        scratch = self.folder / ".curve.png"
+        figure_png(report, scratch)
+        picture = scratch.read_bytes()
+        scratch.unlink()
+        return {"curve": picture}
+
+    def _tags(self) -> dict[str, Any]:
+        window = self.dataset.manifest.get("window")
+        return {
+            "selector": self.config.selector.kind,
+            "backbone": self.config.backbone.kind,
+            "embedding": self.config.embedding.kind,
+            "seed": self.config.seed,
+            "data_window": json.dumps(window) if window else None,
+        }
+
+    def _splits(self) -> list[SplitRecord]:
+        rows = self.dataset.manifest["rows"]
+        return [
+            SplitRecord(
+                split,
+                self.dataset.digest,
+                self.dataset.name,
+                rows[split],
+                len(self.dataset.fields),
+                str(self.dataset.folder / split),
+            )
+            for split in ("train", "valid", "test")
+        ]
+
+
+def load_report(run: Path) -> dict[str, Any]:
+    """The `report.json` of a finished run."""
+    report: dict[str, Any] = json.loads((run / "report.json").read_text(encoding="utf-8"))
+    return report

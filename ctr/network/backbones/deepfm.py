@@ -1,0 +1,25 @@
+"""Factorization machine beside an MLP (Guo et al., "DeepFM", IJCAI 2017, equations 1, 2 and 4)."""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from torch import Tensor
+
+from ctr.network.backbones.backbone import Backbone, Part
+from ctr.network.layers import MLP, Norm, inner_product_sum
+
+
+class DeepFM(Backbone):
+    """logit = sum of the inner products of all pairs + MLP(the same embeddings, concatenated)."""
+
+    first_order: ClassVar[bool] = True
+    reads: ClassVar[Mapping[str, tuple[Part, ...]]] = {"mlp": (Part.FIELDS,)}
+
+    def __init__(self, fields: int, width: int, hidden: Sequence[int], dropout: float, norm: Norm) -> None:
+        super().__init__(fields, width, hidden, dropout, norm)
+        self.mlp = MLP(self.size("mlp"), hidden, dropout, norm)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """(B, F, D) -> logits (B,)."""
+        logits: Tensor = inner_product_sum(embeddings) + self.mlp(embeddings.flatten(1))
+        return logits

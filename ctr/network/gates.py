@@ -1,0 +1,55 @@
+"""Gates: one factor per feature between embedding and backbone.
+
+Lyu et al., "Optimizing Feature Set for Click-Through Rate Prediction", WWW 2023, section 3.2. Scaling a feature's
+embedding by its gate scales every interaction that it takes part in, so one gate serves all backbones.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+START = 0.5  # logit of every gate at the start of the search ("c0" in the paper)
+
+
+class SoftGate(nn.Module):
+    """`sigmoid(temperature * logit) / sigmoid(START)`: 1 for every feature at the start (paper, equation 7).
+
+    Args:
+        rows: rows of the embedding table, the dropped row included.
+
+    `logits` (rows, 1) and the buffer `temperature` are set from outside, by the search; the temperature rises from
+    1, and the gate hardens to a step.
+    """
+
+    temperature: Tensor
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        # The search computes its own gradient (see ctr.selection.evidence): autograd has nothing to add here.
+        self.logits = nn.Parameter(torch.full((rows, 1), START), requires_grad=False)
+        self.register_buffer("temperature", torch.ones(()))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(...) rows of the table -> (..., 1) factors."""
+        logits = F.embedding(ids, self.logits)
+        return torch.sigmoid(self.temperature * logits) * (1.0 + math.exp(-START))
+
+
+class HardGate(nn.Module):
+    """1 for kept features, 0 for dropped ones.
+
+    Args:
+        kept: (rows,) bool, by row of the embedding table.
+    """
+
+    kept: Tensor
+
+    def __init__(self, kept: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("kept", kept.to(torch.float32).unsqueeze(1))  # (rows, 1)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(...) rows of the table -> (..., 1) factors."""
+        return F.embedding(ids, self.kept)

@@ -1,0 +1,194 @@
+"""Layers that the backbones share.
+
+Shapes: B rows, F fields, P = F (F - 1) / 2 pairs, D width, N = numbers that a layer reads of each row.
+
+Every layer that reads a flat input (B, N) declares `input_axes`: parameter name -> the axes of it that run
+over N. From that alone `Backbone.keep_fields` cuts a layer down to fewer inputs. So in every layer an input
+that is zero must act as one that is not there.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Norm = Literal["none", "batch", "layer"]
+
+
+class Linear(nn.Linear):
+    """(B, N) -> (B, out_features), with Xavier-uniform weights and zero biases at the start."""
+
+    input_axes: ClassVar[Mapping[str, tuple[int, ...]]] = {"weight": (1,)}
+
+    def reset_parameters(self) -> None:
+        """Draw fresh weights."""
+        nn.init.xavier_uniform_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Batch norm that uses its running statistics for fewer than two training rows: they have no variance."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, N) -> (B, N)."""
+        if len(input) >= 2:
+            return super().forward(input)
+        return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+
+
+class MLP(nn.Sequential):
+    """Per hidden layer Linear, norm, ReLU, dropout; then a Linear to one number. (B, N) -> (B,).
+
+    Args:
+        size: N.
+        hidden: units of the hidden layers; none of them leaves a linear layer.
+        dropout: share of units set to zero in training.
+        norm: normalisation between Linear and ReLU.
+
+    Weights start Xavier-uniform, biases at zero. The first Linear is always named "0".
+    """
+
+    input_axes: ClassVar[Mapping[str, tuple[int, ...]]] = {"0.weight": (1,)}
+
+    def __init__(
+        self, size: int, hidden: Sequence[int] = (), dropout: float = 0.0, norm: Norm = "none"
+    ) -> None:
+        steps: list[nn.Module] = []
+        for units in hidden:
+            steps.append(Linear(size, units, bias=norm != "batch"))  # batch norm subtracts any bias again
+            if norm != "none":
+                steps.append(BatchNorm(units) if norm == "batch" else nn.LayerNorm(units))
+            steps.append(nn.ReLU())
+            if dropout:
+                steps.append(nn.Dropout(dropout))
+            size = units
+        super().__init__(*steps, Linear(size, 1))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, N) -> (B,)."""
+        for step in self:
+            input = step(input)  # (B, units), in the end (B, 1)
+        return input.squeeze(1)
+
+
+def inner_product_sum(embeddings: Tensor) -> Tensor:
+    """Sum of the inner products of all pairs. (B, F, D) -> (B,), in O(F D) per row.
+
+    The square of the sum less the sum of squares, halved (Rendle, "Factorization Machines", ICDM 2010).
+    """
+    flat = embeddings.flatten(1)  # (B, F * D)
+    total = embeddings.sum(1)  # (B, D)
+    products: Tensor = torch.linalg.vecdot(total, total) - torch.linalg.vecdot(flat, flat)  # (B,)
+    return products / 2
+
+
+class InnerProducts(nn.Module):
+    """The inner product of every pair, ordered (0, 1), (0, 2), ..., (F - 2, F - 1). (B, F, D) -> (B, P).
+
+    Read off the F x F products of each row, so that nothing of shape (B, P, D) is ever made.
+    """
+
+    positions: Tensor
+
+    def __init__(self, fields: int) -> None:
+        super().__init__()
+        first, second = torch.triu_indices(fields, fields, offset=1)
+        self.register_buffer("positions", first * fields + second, persistent=False)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """(B, F, D) -> (B, P)."""
+        products = embeddings @ embeddings.transpose(1, 2)  # (B, F, F)
+        return products.flatten(1).index_select(1, self.positions)  # (B, P)
+
+
+class VectorCross(nn.Module):
+    """Cross network with one weight vector per layer. (B, N) -> (B, N).
+
+        x_{l+1} = x_0 * (w_l . x_l + b_l) + x_l
+
+    NOTE[DIFF]: the paper (Wang et al., "Deep & Cross Network", ADKDD 2017, equation 3) adds a bias vector
+    (N,) outside the brackets. There x_l = a_l x_0 + c_l, where a_l is a number and c_l the sum of the biases
+    below layer l, a constant. It acts as w_l . c_l in the next layer and as a constant on what follows the
+    last one. So one number b_l = w_l . c_l per layer, and the bias of the layer that follows, give the same
+    functions. In this form an input of zero leaves nothing behind, and can be cut out exactly.
+
+    As x_l = a_l x_0, with a_0 = 1 and a_{l+1} = a_l (1 + w_l . x_0) + b_l, one product with x_0 serves all
+    layers.
+
+    Args:
+        size: N.
+        layers: number of layers.
+
+    Weights start Xavier-uniform, each layer as a map from N to 1; biases at zero.
+    """
+
+    input_axes: ClassVar[Mapping[str, tuple[int, ...]]] = {"weight": (1,)}
+
+    def __init__(self, size: int, layers: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(_xavier(layers, 1, size).squeeze(1))
+        self.bias = nn.Parameter(torch.zeros(layers))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, N) -> (B, N)."""
+        factors = 1 + F.linear(input, self.weight)  # (B, layers)
+        scale = factors[:, 0] + self.bias[0]  # (B,)
+        for factor, bias in zip(factors.unbind(1)[1:], self.bias[1:], strict=True):
+            scale = scale * factor + bias  # (B,)
+        return scale.unsqueeze(1) * input  # (B, N)
+
+
+class MatrixCross(nn.Module):
+    """Cross network with one weight matrix per layer. (B, N) -> (B, N).
+
+        x_{l+1} = x_0 * (W_l x_l + b_l) + x_l                W_l = U_l V_l of the given rank, or full
+
+    Source: Wang et al., "DCN V2", WWW 2021, equations 1 and 2.
+
+    Args:
+        size: N.
+        layers: number of layers.
+        rank: R, columns of U_l and rows of V_l; None for full matrices.
+
+    Weights start Xavier-uniform, each matrix for itself; biases at zero.
+    """
+
+    input_axes: ClassVar[Mapping[str, tuple[int, ...]]] = {
+        "weight": (1, 2),
+        "down": (2,),
+        "up": (1,),
+        "bias": (1,),
+    }
+
+    def __init__(self, size: int, layers: int, rank: int | None = None) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(layers, size))
+        if rank is None:
+            self.weight: nn.Parameter | None = nn.Parameter(_xavier(layers, size, size))
+        else:
+            self.weight = None
+            self.down = nn.Parameter(_xavier(layers, rank, size))  # V
+            self.up = nn.Parameter(_xavier(layers, size, rank))  # U
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, N) -> (B, N)."""
+        crossed = input
+        for layer, bias in enumerate(self.bias):
+            if self.weight is not None:
+                product = F.linear(crossed, self.weight[layer], bias)  # (B, N)
+            else:
+                product = F.linear(
+                    F.linear(crossed, self.down[layer]), self.up[layer], bias
+                )  # (B, R), (B, N)
+            crossed = torch.addcmul(crossed, input, product)  # (B, N)
+        return crossed
+
+
+def _xavier(layers: int, rows: int, columns: int) -> Tensor:
+    stack = torch.empty(layers, rows, columns)
+    for matrix in stack:
+        nn.init.xavier_uniform_(matrix)
+    return stack

@@ -1,0 +1,7 @@
+"""The page and the pictures that a run leaves behind."""
+
+from ctr.report.curve import figure_png
+from ctr.report.headline import verdict
+from ctr.report.html import write_report
+
+__all__ = ["figure_png", "verdict", "write_report"]

@@ -1,0 +1,1 @@
+"""Selectors, and compaction of what they say."""

@@ -1,0 +1,253 @@
+"""How gates learn: the evidence, in nats, that train rows give for each feature.
+
+For one occurrence of feature v, let c be what v adds to the logit when its gate is 1, p the predicted probability
+and y the label. In a batch's backward pass, c comes for free: dL/d(gate) = (p - y) c. Shrinking or stretching the
+contributions of v by a factor t changes the log loss of the rows that hold v by
+
+    L(t) = L(1) + S (t - 1) + H (t - 1)^2 / 2,      S = sum of (p - y) c,   H = sum of p (1 - p) c^2,
+
+so dropping v (t = 0) instead of scaling it best (t = 1 - S / H) costs
+
+    evidence(v) = L(0) - min over t >= 0 of L(t) = max(0, H - S)^2 / (2 H)       nats of log loss over the train rows.
+
+That is a one-sided score test of the direction that the weights have found: 2 * evidence is about chi-squared with one
+degree of freedom for a feature that means nothing, whatever its frequency, the vocabulary, the batch size, the
+learning rate and the number of steps. c is taken relative to its mean over the field, since what all values of a
+field have in common is no reason to tell them apart (the bias takes it over).
+
+The logit of a gate is then
+
+    g_v = clip((evidence(v) - price) / max(price, 1), -1, 1),      opened and closed by sigmoid(temperature * g_v).
+
+S and H are sums over a sliding window of about an epoch (exponential decay), so that evidence gathered by unlearned
+weights is forgotten. A feature that no batch holds only decays, by a power of the steps it missed: it is brought up
+to date when a batch reads it next, and a step costs what the batch holds.
+
+NOTE[DIFF] Lyu et al. (2023) move g_v by Adam along dL/dg_v + lambda * d(sum of gates)/dg_v. That gradient vanishes
+wherever weights have converged, since shrinking a gate and growing its embedding cancel; Adam rescales lambda until
+it hardly means anything; a gate moves at most one learning rate a step, whatever the log tells; and a feature that
+occurs rarely is judged by its steps, not by its rows. Here the difference that dropping makes takes the place of the
+derivative, and the price is in nats. Gate, temperature, joint training, hardening and rewinding are the paper's.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ctr.errors import CtrError
+from ctr.network.embeddings import Inputs
+from ctr.network.gates import START, SoftGate
+from ctr.network.network import Network
+from ctr.training.checkpoint import load_checkpoint, save_checkpoint
+
+_SAMPLE = (
+    100_000  # values whose evidence is looked at to find the price that leaves a given share of gates open
+)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a search anneals.
+
+    steps, steps_per_epoch: of the search; evidence is stated per epoch.
+    final_temperature: at the last step; it rises geometrically from 1 (the paper's gamma).
+    """
+
+    steps: int
+    steps_per_epoch: int
+    final_temperature: float
+
+    @property
+    def window(self) -> float:
+        """Steps that evidence is remembered: one epoch, or a third of the search where that is shorter."""
+        return max(1.0, min(self.steps_per_epoch, self.steps / 3))
+
+    def temperature(self, progress: float) -> float:
+        """`final_temperature ** progress`."""
+        return float(self.final_temperature**progress)
+
+
+def evidence_of(slope: Tensor, curvature: Tensor) -> Tensor:
+    """Nats that a feature saves: max(0, H - S)^2 / (2 H), 0 where nothing is known."""
+    gain = (curvature - slope).clamp(min=0.0)
+    return torch.where(curvature > 0, gain.square() / (2.0 * curvature).clamp(min=1e-30), 0.0)
+
+
+class EvidenceGates:
+    """Trains the gates of a network in the search stage: a companion of `ctr.training.fit`.
+
+    Args:
+        network: with a `SoftGate`.
+        schedule: temperature and window.
+        price: nats that a feature must save; the start value where `ratio` is given.
+        ratio: share of `values` whose gates should be open; the price then follows from the evidence.
+        values: (V,) bool by table row - 1: which features are vocabulary values.
+        rate: speed of the gates relative to evidence (1: a gate is fully open at twice the price).
+        rewind_epoch: at the start of which epoch the weights are put aside, in `folder`.
+        folder: for the weights put aside.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        schedule: Schedule,
+        *,
+        price: float,
+        ratio: float | None,
+        values: Tensor,
+        rate: float,
+        rewind_epoch: int,
+        folder: Path,
+    ) -> None:
+        if not isinstance(network.gate, SoftGate):
+            raise TypeError("expected a network with a SoftGate")
+        self.network, self.gate, self.schedule = network, network.gate, schedule
+        self.price, self.ratio, self.rate = price, ratio, rate
+        self.rewind_epoch, self.folder = rewind_epoch, folder
+        device = network.table.weight.device
+        rows = len(network.table.weight)
+        self.sums = torch.zeros(rows, 2, device=device)  # S and H of each table row
+        self.read = torch.zeros(rows, dtype=torch.int64, device=device)  # step at which they were up to date
+        self.step = 0
+        self.values = values.to(device)
+        sample = torch.nonzero(self.values)[:, 0] + 1
+        self._sample = sample[torch.linspace(0, len(sample) - 1, min(_SAMPLE, len(sample))).long()]
+        self._start_price = price
+        self._factors: list[Tensor] = []
+        self._logits: Tensor | None = None
+        self._hooks = [
+            network.gate.register_forward_hook(self._keep_factors),
+            network.register_forward_hook(self._keep_logits),
+        ]
+
+    def start_epoch(self, number: int) -> None:
+        """Put the weights aside at the epoch that retraining goes back to."""
+        if number == self.rewind_epoch:
+            state = self.network.state_dict()
+            weights = {name: value for name, value in state.items() if not name.startswith("gate.")}
+            save_checkpoint(self.folder / "rewind", {"network": weights})
+
+    def before_step(self, inputs: Inputs, labels: Tensor, progress: float) -> None:
+        """Bring the gates that this batch reads up to date."""
+        self.gate.temperature.fill_(self.schedule.temperature(progress))
+        self._inputs, self._labels, self._factors = inputs, labels, []
+        self.step += 1
+        for ids in (inputs.ids, inputs.list_ids):
+            self._refresh(ids.flatten())
+
+    @torch.no_grad()
+    def after_backward(self) -> None:
+        """Add the evidence of this batch."""
+        assert self._logits is not None
+        probabilities = torch.sigmoid(self._logits)  # (B,)
+        residual = probabilities - self._labels
+        weight = probabilities * (1.0 - probabilities)
+        inputs, device = self._inputs, residual.device
+        row = torch.arange(len(residual), device=device).unsqueeze(1).expand_as(inputs.ids)
+        slots = torch.arange(inputs.ids.shape[1], device=device).expand_as(inputs.ids)
+        self._add(inputs.ids, self._factors[0], row, slots, residual, weight)
+        lists = inputs.list_lengths.shape[1]
+        if lists:
+            row = torch.div(inputs.list_slots, lists, rounding_mode="floor")
+            self._add(inputs.list_ids, self._factors[1], row, inputs.list_slots % lists, residual, weight)
+        self._factors, self._logits = [], None
+        checks = max(1, self.schedule.steps_per_epoch // 8)
+        if self.ratio is not None and self.step >= self.schedule.window / 2 and self.step % checks == 0:
+            self._set_price()
+
+    def end_epoch(self) -> dict[str, float]:
+        """Bring all gates up to date, once, for the look at valid."""
+        self._refresh(torch.arange(len(self.read), device=self.read.device))
+        logits = self.gate.logits[1:, 0][self.values]
+        return {
+            "open": float((logits > 0).float().mean()),
+            "temperature": float(self.gate.temperature),
+            "price": self.price,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Sums, clocks and price."""
+        return {"sums": self.sums, "read": self.read, "step": self.step, "price": self.price}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what `state_dict` gave."""
+        self.sums, self.read = state["sums"], state["read"]
+        self.step, self.price = state["step"], state["price"]
+
+    def scores(self) -> Tensor:
+        """(V,) evidence of every feature, by global id, in nats."""
+        self._refresh(torch.arange(len(self.read), device=self.read.device))
+        return self._evidence(self.sums)[1:].cpu()
+
+    def rewound(self) -> dict[str, Any]:
+        """The weights that retraining starts from."""
+        state = load_checkpoint(self.folder / "rewind", self.network.table.weight.device)
+        if state is None:
+            raise CtrError(f'"{self.folder / "rewind"}" is missing; use --force to start the run again')
+        weights: dict[str, Any] = state["network"]
+        return weights
+
+    def detach(self) -> None:
+        """Take the hooks off the network."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def _keep_factors(self, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        if not torch.is_grad_enabled():
+            return None
+        factors = output.detach().requires_grad_()
+        self._factors.append(factors)
+        return factors
+
+    def _keep_logits(self, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
+        self._logits = output.detach()
+
+    def _evidence(self, sums: Tensor) -> Tensor:
+        # Before anything is learned nothing can be known: every gate starts open on credit, which runs out.
+        credit = (1.0 + START / self.rate) * self._start_price * math.exp(-self.step / self.schedule.window)
+        return evidence_of(sums[:, 0], sums[:, 1]) + credit
+
+    @torch.no_grad()
+    def _refresh(self, rows: Tensor) -> None:
+        """Decay the sums of table rows (duplicates allowed) for the steps they missed, and set their gates."""
+        missed = (self.step - self.read[rows]).to(self.sums.dtype).unsqueeze(1)
+        sums = self.sums[rows] * torch.pow(1.0 - 1.0 / self.schedule.window, missed)
+        self.sums[rows] = sums
+        self.read[rows] = self.step
+        logits = (self._evidence(sums) - self.price) * (self.rate / max(self.price, 1.0))
+        self.gate.logits.data[rows, 0] = logits.clamp(-1.0, 1.0)
+
+    def _add(
+        self, ids: Tensor, factors: Tensor, row: Tensor, slots: Tensor, residual: Tensor, weight: Tensor
+    ) -> None:
+        """Add slope and curvature, at gate 1, of each occurrence.
+
+        Args:
+            ids, row, slots: alike in shape: table row, row of the batch and field of each occurrence.
+            factors: the gate's output for `ids`, with its gradient.
+            residual, weight: (B,) p - y and p (1 - p).
+        """
+        assert factors.grad is not None
+        fields = int(slots.max()) + 1 if slots.numel() else 0
+        delta, factor = residual[row], factors.squeeze(-1)
+        # The loss is a mean over the batch: times its size, the slope of one row's loss is (p - y) c.
+        slope = factors.grad.squeeze(-1) * len(residual)
+        contribution = slope / torch.where(delta == 0, 1.0, delta)
+        pairs = torch.stack([contribution.flatten(), torch.ones_like(contribution).flatten()], 1)
+        totals = contribution.new_zeros(fields, 2).index_add_(0, slots.flatten(), pairs)
+        contribution = contribution - (totals[:, 0] / totals[:, 1].clamp(min=1.0))[slots]
+        curvature = contribution.square() * weight[row]
+        slope_at_one = contribution * delta + curvature * (1.0 - factor)
+        scale = self.schedule.steps_per_epoch / self.schedule.window
+        new = torch.stack([slope_at_one.flatten(), curvature.flatten()], 1) * scale
+        self.sums.index_add_(0, ids.flatten(), new)
+
+    @torch.no_grad()
+    def _set_price(self) -> None:
+        assert self.ratio is not None
+        self._refresh(self._sample)
+        self.price = max(0.0, float(self._evidence(self.sums[self._sample]).quantile(1.0 - self.ratio)))

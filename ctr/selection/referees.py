@@ -1,0 +1,64 @@
+"""Referees: cheap selectors that run at the same size as the clever one, to show what cleverness is worth."""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from ctr.dataset.feature_set import Bools, FeatureSet, Floats
+from ctr.dataset.store import MISSING, UNKNOWN, Dataset
+
+
+def value_features(dataset: Dataset) -> Bools:
+    """(V,) which features are vocabulary values: not unknown, not missing."""
+    values = np.ones(dataset.features, dtype=bool)
+    for info in dataset.fields:
+        values[[info.offset + UNKNOWN, info.offset + MISSING]] = False
+    return values
+
+
+def top_values(dataset: Dataset, scores: Floats, count: int) -> Bools:
+    """(V,) the `count` values of the highest score; of equal ones the more frequent, then the one of lower id.
+
+    Missing is kept where its score is at least that of the last value kept. (Unknown is left to `FeatureSet.of`.)
+    """
+    values = np.flatnonzero(value_features(dataset))
+    frequency = dataset.vocabulary["count"].to_numpy()
+    order = np.lexsort((values, -frequency[values], -scores[values]))
+    chosen = values[order[:count]]
+    kept = scores >= (scores[chosen].min() if len(chosen) else np.inf)
+    kept[values] = False
+    kept[chosen] = True
+    return kept
+
+
+def number_to_keep(dataset: Dataset, ratio: float) -> int:
+    """Values that a share of `ratio` comes to, at least one."""
+    return max(1, round(ratio * int(value_features(dataset).sum())))
+
+
+def frequency(dataset: Dataset, count: int, seed: int) -> FeatureSet:
+    """The values seen most often in train."""
+    scores = dataset.vocabulary["count"].to_numpy().astype(np.float64)
+    return FeatureSet.of(dataset, top_values(dataset, scores, count), scores, {"selector": "frequency"})
+
+
+def random(dataset: Dataset, count: int, seed: int) -> FeatureSet:
+    """Values drawn at random."""
+    scores: npt.NDArray[np.float64] = np.random.default_rng(seed).random(dataset.features)
+    return FeatureSet.of(
+        dataset, top_values(dataset, scores, count), scores, {"selector": "random", "seed": seed}
+    )
+
+
+def keep_all(dataset: Dataset, count: int, seed: int) -> FeatureSet:
+    """Every feature; `count` is not asked."""
+    everything = np.ones(dataset.features, dtype=bool)
+    return FeatureSet.of(dataset, everything, everything.astype(np.float64), {"selector": "all"})
+
+
+REFEREES: dict[str, Callable[[Dataset, int, int], FeatureSet]] = {
+    "all": keep_all,
+    "frequency": frequency,
+    "random": random,
+}

@@ -1,0 +1,621 @@
+"""What a run logs to MLflow: one parent run per job, a nested run per stage.
+
+Guarantees:
+- MLflow is imported on first use only; with `uri = "off"` it is not needed at all.
+- MLflow prints nothing, nothing is written to the working directory, and no network address is contacted but
+  the tracking URI (telemetry is off).
+- A wrong or dead tracking URI is one `CtrError` within seconds, before any training.
+- An outage in mid-job stops no training: what could not be sent is kept and sent later, in order. Only at
+  the end does a job say that something is missing.
+
+Gives up: up to `FLUSH_SECONDS` of step metrics when the process is killed hard.
+Every logged name is listed in `mlflow/README.md`.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+import math
+import numbers
+import os
+import posixpath
+import re
+import socket
+import sqlite3
+import subprocess
+import tempfile
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ctr import __version__
+from ctr.errors import CtrError
+
+OFF = "off"
+TABLE_ROWS = 2000  # rows of a table in the MLflow page; the whole set is the artifact feature_set/
+FLUSH_SECONDS = 1.0  # step metrics wait at most this long for company
+OPENING_SECONDS = 4  # one attempt to reach a tracking server while opening it; there are two
+_NAME_LENGTH, _PARAM_LENGTH, _TAG_LENGTH = 250, 6000, 5000  # what MLflow takes, older servers included
+_BATCH = 100  # params and tags in one request; metrics may be ten times as many
+_EXPECTED = f'expected "sqlite:///PATH", a database URI, "http(s)://HOST:PORT" or "{OFF}"'
+_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+
+
+class SplitRecord(NamedTuple):
+    """One split of a dataset as a run's input. `digest`: at most 36 characters; `source`: folder or URI."""
+
+    split: str
+    digest: str
+    name: str
+    rows: int
+    fields: int
+    source: str = ""
+
+
+class Tracker:
+    """An experiment on a tracking store, or nothing at all (`uri = "off"`), with the same methods."""
+
+    def __init__(self, connection: "_Connection", experiment_id: str) -> None:
+        self._connection = connection
+        self._experiment_id = experiment_id
+
+    @property
+    def uri(self) -> str:
+        """The tracking URI without credentials, or "off"."""
+        return self._connection.uri
+
+    @classmethod
+    def open(cls, uri: str | None, experiment: str, *, fallback: Path) -> "Tracker":
+        """Connect, and create the experiment where it does not exist.
+
+        Args:
+            uri: any MLflow tracking URI; None is the SQLite file `<fallback>/mlflow.db`; "off" is none.
+            experiment: its name.
+            fallback: folder of the SQLite file, made where missing. An experiment created on a database keeps
+                its artifacts in `artifacts` beside the SQLite file (other databases: in `fallback`); servers
+                decide for themselves.
+
+        Raises:
+            CtrError: MLflow is not installed, the URI is wrong, the server does not answer or the database
+                cannot be written.
+        """
+        if uri == OFF:
+            return cls(_Connection(OFF, None), "")
+        try:
+            importlib.metadata.version("mlflow")  # an import would find the repository's folder mlflow/
+        except importlib.metadata.PackageNotFoundError:
+            raise CtrError(
+                'tracking needs MLflow, which is not installed: pip install "ctr[train]", '
+                'or set tracking.uri = "off"'
+            ) from None
+        address = uri if uri is not None else _sqlite_uri(fallback.absolute() / "mlflow.db")
+        try:
+            location = _prepare(address, fallback)
+            client = _client(address)
+            with _short_attempts(retries=1):
+                experiment_id = _experiment(client, experiment, location)
+        except CtrError:
+            raise
+        except Exception as error:  # each store has its own exceptions
+            raise CtrError(f'tracking.uri "{_public(address)}": {_reason(error)}; {_EXPECTED}') from None
+        return cls(_Connection(_public(address), client), experiment_id)
+
+    @contextmanager
+    def job(
+        self,
+        name: str,
+        *,
+        config: Mapping[str, Any],
+        config_text: str,
+        tags: Mapping[str, Any],
+        datasets: Sequence[SplitRecord],
+        run_id: str | None = None,
+    ) -> Iterator["Job"]:
+        """Run a job as a parent run, which ends FINISHED, FAILED (an exception) or KILLED (Ctrl-C).
+
+        Args:
+            name: run name.
+            config: nested; becomes params such as "training.epochs".
+            config_text: the resolved config as TOML; becomes the artifact config.toml.
+            tags: None is left out; `git_commit` and `ctr_version` are added.
+            datasets: the inputs, each logged with its split as context.
+            run_id: `Job.run_id` of an interrupted job, which then goes on in that run; a run that this
+                experiment does not hold (any more) is started anew.
+
+        Raises:
+            CtrError: the store refuses the run, or something could not be sent until the job's end.
+        """
+        job = Job(self._connection, self._experiment_id)
+        self._connection.do(job._start, name, run_id, tags, config)
+        self._connection.do(job._inputs, config_text, datasets)
+        with job._until_end():
+            yield job
+
+
+class Run:
+    """One MLflow run: metrics by step, and params."""
+
+    def __init__(self, connection: "_Connection", experiment_id: str) -> None:
+        self.run_id: str | None = None
+        self._connection = connection
+        self._experiment_id = experiment_id
+        self._metrics: list[tuple[str, float, int, int]] = []  # name, value, milliseconds, step
+        self._flushed = -math.inf
+        self._last_steps: dict[str, int] = {}
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Log `values` at `step`; sent in batches. A resumed stage skips steps that it already holds."""
+        now = int(time.time() * 1000)
+        self._metrics += [(clean_name(name), float(value), now, step) for name, value in values.items()]
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self._flush()
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Log params, flattened; one that the run already holds keeps its first value."""
+        self._connection.send(self._log_params, values)
+
+    def _log_params(self, client: Any, values: Mapping[str, Any]) -> None:
+        from mlflow.entities import Param
+
+        held = client.get_run(self.run_id).data.params
+        fresh = [Param(name, text) for name, text in flat_params(values).items() if name not in held]
+        for part in _batches(fresh, _BATCH):
+            client.log_batch(self.run_id, params=part)
+
+    def _flush(self) -> None:
+        metrics, self._metrics = self._metrics, []
+        self._flushed = time.monotonic()
+        for part in _batches(metrics, 10 * _BATCH):
+            self._connection.send(self._log_metrics, part)
+
+    def _log_metrics(self, client: Any, rows: Sequence[tuple[str, float, int, int]]) -> None:
+        from mlflow.entities import Metric
+
+        fresh = [Metric(*row) for row in rows if row[3] > self._last_steps.get(row[0], -1)]
+        client.log_batch(self.run_id, metrics=fresh)
+
+    def _go_on(self, client: Any) -> None:
+        """Reopen the run that `run_id` names."""
+        client.update_run(self.run_id, status="RUNNING")
+        if "error" in client.get_run(self.run_id).data.tags:
+            client.delete_tag(self.run_id, "error")
+
+    @contextmanager
+    def _until_end(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            self._end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", error)
+            raise
+        self._end("FINISHED", None)
+
+    def _end(self, status: str, error: BaseException | None) -> None:
+        with (
+            nullcontext() if error is None else _short_attempts(retries=0)
+        ):  # who stops a job waits for nothing
+            self._flush()
+            self._connection.send(self._close, status, error and (str(error) or type(error).__name__))
+
+    def _close(self, client: Any, status: str, error: str | None) -> None:
+        if error is not None:
+            client.set_tag(self.run_id, "error", _cut(error, _TAG_LENGTH))
+        client.set_terminated(self.run_id, status)
+
+
+class Job(Run):
+    """The parent run of a job."""
+
+    _resumed = False
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Run]:
+        """Run a stage as a nested run, in a resumed job the one that it already has; ends as a job does."""
+        stage = Run(self._connection, self._experiment_id)
+        self._connection.send(self._start_stage, stage, name)
+        with stage._until_end():
+            yield stage
+
+    def finish(
+        self, report: Mapping[str, Any], folder: Path, figures: Mapping[str, bytes] | None = None
+    ) -> None:
+        """Log everything that a finished job has to show: `summary`, `files`, `tables` and each `figure`."""
+        self.summary(report)
+        self.tables(report, folder / "feature_set")
+        for name, png in (figures or {}).items():
+            self.figure(name, png)
+        self.files(folder)
+
+    def summary(self, report: Mapping[str, Any]) -> None:
+        """Log the numbers of report.json as metrics such as "selected.test.auc"; null is skipped."""
+        self.metrics(flat_metrics(report), step=0)
+
+    def files(self, folder: Path) -> None:
+        """Log what the run folder holds of config.toml, report.json, report.html, feature_set/, bundle/."""
+        for name in ("config.toml", "report.json", "report.html"):
+            if (folder / name).is_file():
+                self._connection.send(self._upload, folder / name, None)
+        for name in ("feature_set", "bundle"):
+            if (folder / name).is_dir():
+                self._connection.send(self._upload, folder / name, name)
+
+    def tables(self, report: Mapping[str, Any], feature_set: Path) -> None:
+        """Log the feature set as tables of the MLflow page: fields, most frequent kept values, pairs."""
+        fields = (report.get("feature_set") or {}).get("fields")
+        if fields:
+            self._connection.send(self._table, "fields", _fields_table, fields)
+        features, pairs = feature_set / "features.parquet", feature_set / "interactions.parquet"
+        if features.is_file():
+            self._connection.send(self._table, "features", _features_table, features)
+        if pairs.is_file():
+            self._connection.send(self._table, "interactions", _pairs_table, pairs)
+
+    def figure(self, name: str, png: bytes) -> None:
+        """Log a picture as the artifact figures/<name>.png."""
+        self._connection.send(self._file, f"figures/{name}.png", png)
+
+    def _start(
+        self, client: Any, name: str, run_id: str | None, tags: Mapping[str, Any], config: Mapping[str, Any]
+    ) -> None:
+        from mlflow.entities import RunTag
+
+        if run_id is not None and self._holds(client, run_id):
+            self.run_id, self._resumed = run_id, True
+            self._go_on(client)
+        else:
+            made = client.create_run(self._experiment_id, run_name=name, tags=_source_tags())
+            self.run_id = made.info.run_id
+        commit = git_commit()
+        given = {**tags, "git_commit": commit, "mlflow.source.git.commit": commit, "ctr_version": __version__}
+        written = [
+            RunTag(clean_name(k), _cut(_text(v), _TAG_LENGTH)) for k, v in given.items() if v is not None
+        ]
+        for part in _batches(written, _BATCH):
+            client.log_batch(self.run_id, tags=part)
+        self._log_params(client, config)
+
+    def _holds(self, client: Any, run_id: str) -> bool:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            found = client.get_run(run_id).info
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return False
+            raise
+        return bool(found.lifecycle_stage == "active" and found.experiment_id == self._experiment_id)
+
+    def _inputs(self, client: Any, config_text: str, datasets: Sequence[SplitRecord]) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        client.log_text(self.run_id, config_text, "config.toml")
+        # NOTE: MLflow holds one context per run and (name, digest): the split must be part of the name.
+        # The entity is filled in directly, because MLflow's dataset classes would hash data of their own.
+        inputs = [
+            DatasetInput(
+                Dataset(
+                    name=f"{record.name}.{record.split}",
+                    digest=record.digest,
+                    source_type="local",
+                    source=json.dumps({"uri": record.source}),
+                    profile=json.dumps({"num_rows": record.rows, "num_fields": record.fields}),
+                ),
+                tags=[InputTag("mlflow.data.context", record.split)],
+            )
+            for record in datasets
+        ]
+        if inputs:
+            client.log_inputs(self.run_id, inputs)
+
+    def _start_stage(self, client: Any, stage: Run, name: str) -> None:
+        if self._resumed:
+            wanted = f"tags.`mlflow.parentRunId` = '{self.run_id}' AND tags.stage = '{name}'"
+            for found in client.search_runs([self._experiment_id], wanted, max_results=1):
+                stage.run_id = found.info.run_id
+                for key in found.data.metrics:
+                    history = client.get_metric_history(stage.run_id, key)
+                    stage._last_steps[key] = max(metric.step for metric in history)
+                stage._go_on(client)
+                return
+        tags = {**_source_tags(), "mlflow.parentRunId": self.run_id, "stage": name}
+        stage.run_id = client.create_run(self._experiment_id, run_name=name, tags=tags).info.run_id
+
+    def _table(self, client: Any, name: str, build: Callable[[Any], dict[str, Any]], source: object) -> None:
+        # NOTE: the same file and tag as client.log_table, which would append the rows again in a resumed job.
+        path = f"tables/{name}.json"
+        self._file(client, path, json.dumps(build(source), default=str).encode())
+        shown = json.loads(client.get_run(self.run_id).data.tags.get("mlflow.loggedArtifacts", "[]"))
+        if (entry := {"path": path, "type": "table"}) not in shown:
+            client.set_tag(self.run_id, "mlflow.loggedArtifacts", json.dumps([*shown, entry]))
+
+    def _upload(self, client: Any, path: Path, folder: str | None) -> None:
+        upload = client.log_artifact if folder is None else client.log_artifacts
+        upload(self.run_id, str(path), folder)
+
+    def _file(self, client: Any, name: str, content: bytes) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, posixpath.basename(name))
+            path.write_bytes(content)
+            client.log_artifact(self.run_id, str(path), posixpath.dirname(name))
+
+    def _end(self, status: str, error: BaseException | None) -> None:
+        super()._end(status, error)
+        self._connection.settle(strict=error is None)
+
+
+class _Connection:
+    """The only caller of the MLflow client: at once, or in order and keeping what did not get through."""
+
+    def __init__(self, uri: str, client: Any | None) -> None:
+        self.uri = uri
+        self._client = client
+        self._waiting: deque[Callable[[], object]] = deque()
+        self._not_before = -math.inf
+        self._warned = False
+
+    def do(self, call: Callable[..., None], *arguments: object) -> None:
+        """Call `call(client, *arguments)` now.
+
+        Raises:
+            CtrError: the store gave an error or did not answer.
+        """
+        if self._client is None:
+            return
+        try:
+            call(self._client, *arguments)
+        except Exception as error:
+            raise CtrError(f'MLflow at "{self.uri}": {_reason(error)}') from None
+
+    def send(self, call: Callable[..., object], *arguments: object) -> None:
+        """Call `call(client, *arguments)` after all earlier ones, or later where the store does not answer.
+
+        A store that is down is asked again so rarely that at most a tenth of the time goes into it.
+        """
+        if self._client is None:
+            return
+        self._waiting.append(partial(call, self._client, *arguments))
+        started = time.monotonic()
+        if started < self._not_before:
+            return
+        error = self._drain()
+        if error is not None:
+            now = time.monotonic()
+            self._not_before = now + max(5.0, 10 * (now - started))
+            if not self._warned:
+                self._warned = True
+                logging.getLogger(__name__).warning(
+                    'MLflow at "%s": %s; the job goes on and sends its results later',
+                    self.uri,
+                    _reason(error),
+                )
+
+    def settle(self, *, strict: bool) -> None:
+        """Send what is left: patiently (`strict`), or with one short attempt whose error does not matter.
+
+        Raises:
+            CtrError: something could not be sent.
+        """
+        if not self._waiting:
+            return
+        with nullcontext() if strict else _short_attempts(retries=0):
+            error = self._drain()
+        left = len(self._waiting)
+        self._waiting.clear()
+        if error is not None and strict:
+            raise CtrError(
+                f'MLflow at "{self.uri}": {_reason(error)}; {left} entries of this job are missing there, '
+                "the run folder has all of it; run the same command again once MLflow answers"
+            )
+
+    def _drain(self) -> Exception | None:
+        while self._waiting:
+            try:
+                self._waiting[0]()
+            except Exception as error:
+                return error
+            self._waiting.popleft()
+        return None
+
+
+def clean_name(name: str) -> str:
+    """Return the name under which MLflow takes a param, metric or tag; different names stay different.
+
+    Letters, digits, `_ - .` and inner spaces stay. Every other character, a leading dot and a space at either
+    end become `_`; a name that was changed so, or cut to 250 characters, ends in `-` and the first 6 hex
+    digits of the SHA-256 of the original.
+
+    Example:
+        >>> clean_name("feature_set.fields.user_id.kept"), clean_name("price (EUR)")
+        ('feature_set.fields.user_id.kept', 'price _EUR_-0094cd')
+    """
+    clean = re.sub(r"[^\w.\- ]|^[ .]|[ \n]$", "_", name)
+    if clean == name and 0 < len(name) <= _NAME_LENGTH:
+        return name
+    return f"{clean[: _NAME_LENGTH - 7]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
+def flat_params(values: Mapping[str, Any]) -> dict[str, str]:
+    """Flatten a config to params: dotted names, lists as JSON, no None, at most 6000 characters."""
+    return {
+        clean_name(name): _cut(_text(value), _PARAM_LENGTH)
+        for name, value in _leaves(values)
+        if value is not None
+    }
+
+
+def flat_metrics(report: Mapping[str, Any]) -> dict[str, float]:
+    """Flatten a report to its numbers by dotted name, without `seed`, which is a tag."""
+    return {
+        name: float(value)
+        for name, value in _leaves(report)
+        if isinstance(value, numbers.Real) and not isinstance(value, bool) and name != "seed"
+    }
+
+
+def git_commit() -> str | None:
+    """Return the commit checked out in the working directory; None outside a checkout or without git."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "--verify", "HEAD"], capture_output=True, text=True, timeout=5, check=False
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def _batches(rows: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+def _fields_table(fields: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+    rows = [
+        [name, count["kept"], count["total"], count["kept"] / count["total"] if count["total"] else None]
+        for name, count in fields.items()
+    ]
+    return {"columns": ["field", "kept", "total", "ratio"], "data": rows}
+
+
+def _features_table(path: Path) -> dict[str, Any]:
+    import polars as pl
+
+    kept = pl.scan_parquet(path).filter(pl.col("kept"))
+    order = kept.sort(["count", "field", "value"], descending=[True, False, False])
+    return _shown(order.head(TABLE_ROWS).collect())
+
+
+def _pairs_table(path: Path) -> dict[str, Any]:
+    import polars as pl
+
+    return _shown(pl.scan_parquet(path).head(TABLE_ROWS).collect())
+
+
+def _shown(frame: Any) -> dict[str, Any]:
+    rows = [
+        [None if isinstance(v, float) and not math.isfinite(v) else v for v in row] for row in frame.rows()
+    ]
+    return {"columns": frame.columns, "data": rows}
+
+
+def _source_tags() -> dict[str, str]:
+    from getpass import getuser
+
+    try:
+        user = getuser()
+    except (OSError, KeyError, ImportError):  # a container whose user has no name
+        user = "unknown"
+    return {"mlflow.user": user, "mlflow.source.name": "ctr", "mlflow.source.type": "LOCAL"}
+
+
+def _client(address: str) -> Any:
+    """Make an MlflowClient that keeps quiet and calls nobody but `address`."""
+    os.environ.update(
+        MLFLOW_DISABLE_TELEMETRY="true",
+        DO_NOT_TRACK="true",
+        MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT="true",
+        MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false",
+    )
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from mlflow import MlflowClient
+    for name in ("mlflow", "alembic", "urllib3.connectionpool"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return MlflowClient(tracking_uri=address, registry_uri=address)
+
+
+def _experiment(client: Any, name: str, location: str | None) -> str:
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name, artifact_location=location))
+        except MlflowException:
+            found = client.get_experiment_by_name(name)  # another process was faster
+            if found is None:
+                raise
+    if found.lifecycle_stage != "active":
+        raise CtrError(
+            f'tracking.experiment "{name}" was deleted: take another name, or restore it with '
+            f"`mlflow experiments restore --experiment-id {found.experiment_id}`"
+        )
+    return str(found.experiment_id)
+
+
+def _sqlite_uri(path: Path) -> str:
+    from sqlalchemy import URL, make_url
+
+    plain = f"sqlite:///{path}"
+    if make_url(plain).database == str(path):
+        return plain
+    return URL.create("sqlite", database=str(path)).render_as_string()  # a path with % or ?
+
+
+def _prepare(address: str, fallback: Path) -> str | None:
+    """Check a database before MLflow does, which would retry for minutes; say where its artifacts go."""
+    scheme = address.partition(":")[0].partition("+")[0]
+    if scheme != "sqlite" and scheme not in _PORTS:
+        return None
+    from sqlalchemy import make_url
+
+    parts = make_url(address)
+    if scheme == "sqlite":
+        if parts.database in (None, "", ":memory:"):
+            raise CtrError(f'tracking.uri "{address}": names no file; {_EXPECTED}')
+        database = Path(str(parts.database)).absolute()
+        database.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(database, timeout=10, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")  # fails where the file is no database or read-only
+        return (database.parent / "artifacts").as_uri()
+    if parts.host:
+        socket.create_connection((parts.host, parts.port or _PORTS[scheme]), OPENING_SECONDS).close()
+    return (fallback.absolute() / "artifacts").as_uri()
+
+
+@contextmanager
+def _short_attempts(retries: int) -> Iterator[None]:
+    """Bound each request to `OPENING_SECONDS`; MLflow's limits are environment variables."""
+    limits = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": retries, "MLFLOW_HTTP_REQUEST_TIMEOUT": OPENING_SECONDS}
+    before = {name: os.environ.pop(name) for name in limits if name in os.environ}
+    os.environ.update({name: str(value) for name, value in limits.items()})
+    try:
+        yield
+    finally:
+        for name in limits:
+            del os.environ[name]
+        os.environ.update(before)
+
+
+def _public(text: str) -> str:
+    return re.sub(r"://[^/@\s]*@", "://***@", text)
+
+
+def _reason(error: BaseException) -> str:
+    """One line about the first cause, such as "Connection refused", without credentials."""
+    while cause := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
+        error = cause
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return _cut(_public(line), 300)

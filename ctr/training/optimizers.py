@@ -1,0 +1,100 @@
+"""Optimizers whose step costs what the batch holds, never what the vocabulary holds."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import Optimizer
+
+from ctr.network.embeddings import Table
+
+
+class LazyAdam(Optimizer):
+    """Adam (Kingma & Ba, 2015) on the rows of a table that a batch reads; all other rows are left untouched.
+
+    Args:
+        parameters: tables, (rows, W), with sparse gradients.
+        learning_rate: largest move of one float in one step, about.
+        weight_decay: decoupled decay (Loshchilov & Hutter, 2019) per step.
+
+    NOTE[DIFF] Two departures from dense Adam. Moments of a row stand still while no batch reads it (as in PyTorch's
+    SparseAdam). Decay is not part of the gradient, where Adam would rescale it until its size means nothing; it
+    shrinks a row by `(1 - learning_rate * weight_decay) ** steps since the row was read last`, applied when the row
+    is read next, so that rare rows decay as fast as frequent ones without a pass over the table.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        learning_rate: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(
+            parameters, {"lr": learning_rate, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        )
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Update the rows that hold a gradient."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, group, self._state(parameter))
+
+    def _state(self, parameter: nn.Parameter) -> dict[str, Any]:
+        state = self.state[parameter]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.int64)
+            state["mean"] = torch.zeros_like(parameter)
+            state["square"] = torch.zeros_like(parameter)
+            state["read"] = torch.zeros(len(parameter), dtype=torch.int64, device=parameter.device)
+        return state
+
+    def _update(self, parameter: nn.Parameter, group: dict[str, Any], state: dict[str, Any]) -> None:
+        assert parameter.grad is not None
+        gradient = parameter.grad.coalesce()
+        rows, values = gradient.indices()[0], gradient.values()  # (U,), (U, W)
+        if not len(rows):
+            return
+        state["step"] += 1
+        step = int(state["step"])
+        first, second = group["betas"]
+        mean = state["mean"].index_select(0, rows).lerp_(values, 1.0 - first)
+        square = (
+            state["square"].index_select(0, rows).mul_(second).addcmul_(values, values, value=1.0 - second)
+        )
+        state["mean"].index_copy_(0, rows, mean)
+        state["square"].index_copy_(0, rows, square)
+        denominator = square.div_(1.0 - second**step).sqrt_().add_(group["eps"])
+        change = mean.div_(denominator).mul_(-group["lr"] / (1.0 - first**step))
+        if group["weight_decay"]:
+            missed = (step - state["read"].index_select(0, rows)).to(values.dtype).unsqueeze(1)  # (U, 1)
+            state["read"].index_fill_(0, rows, 0).index_add_(0, rows, torch.full_like(rows, step))
+            shrunk = torch.pow(torch.tensor(1.0 - group["lr"] * group["weight_decay"]), missed) - 1.0
+            change.addcmul_(parameter.index_select(0, rows), shrunk)
+        parameter.index_add_(0, rows, change)
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Apply the decay that unread rows still owe, all at once."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                state = self.state[parameter]
+                if group["weight_decay"] and state:
+                    missed = (state["step"] - state["read"]).to(parameter.dtype).unsqueeze(1)
+                    parameter.mul_(torch.pow(torch.tensor(1.0 - group["lr"] * group["weight_decay"]), missed))
+                    state["read"].fill_(int(state["step"]))
+
+
+def table_parameters(network: nn.Module) -> list[nn.Parameter]:
+    """Every parameter that gets sparse gradients for its weights."""
+    return [module.weight for module in network.modules() if isinstance(module, Table)]
+
+
+def dense_parameters(network: nn.Module, sparse: Iterable[Tensor]) -> list[nn.Parameter]:
+    """All other parameters."""
+    known = {id(parameter) for parameter in sparse}
+    return [parameter for parameter in network.parameters() if id(parameter) not in known]

@@ -1,0 +1,49 @@
+"""Progress for people: a bar where there is a terminal, a line per epoch where there is none."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ctr.training.fit import Epoch
+
+
+class StageProgress:
+    """Shows one stage's epochs: rows per second, loss, time left. A `Watcher` of `ctr.training.fit`."""
+
+    def __init__(self, console: Console, progress: Progress, name: str) -> None:
+        self._console, self._progress, self._name = console, progress, name
+        self._task: TaskID | None = None
+
+    def step(self, epoch: int, batch: int, batches: int, rows: int, loss: float) -> None:
+        """Move the bar."""
+        if self._task is None:
+            self._task = self._progress.add_task("", total=batches)
+        task = self._progress.tasks[0]
+        speed = rows / task.elapsed if task.elapsed else 0.0
+        self._progress.update(
+            self._task,
+            completed=batch,
+            description=f"{self._name} epoch {epoch}  {speed:,.0f} rows/s  loss {loss:.4f}",
+        )
+
+    def epoch(self, record: Epoch) -> None:
+        """Print one line."""
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+            self._task = None
+        extra = f"  open {record.extra['open']:.1%}" if "open" in record.extra else ""
+        self._console.print(
+            f"  {self._name:<24} epoch {record.epoch:>2}  loss {record.train_logloss:.4f}  "
+            f"valid AUC {record.valid_auc:.4f}  {record.rows_per_second:>9,.0f} rows/s{extra}",
+            highlight=False,
+        )
+
+
+@contextmanager
+def stage_progress(console: Console, name: str) -> Iterator[StageProgress]:
+    """A bar that lives as long as a stage."""
+    columns = (TextColumn("  {task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        yield StageProgress(console, progress, name)
