@@ -76,8 +76,8 @@ class SelectorConfig(Strict):
     """What chooses the features.
 
     ratio: share of vocabulary values to keep; a list gives one point of the curve each, the first is the one shipped.
-    penalty: the price of a feature instead of a share, in standard errors of evidence (see `ctr.selection.optfs`);
-        likewise one or a list.
+    penalty: the price of a feature instead of a share, in nats of train log loss that it must save (see
+        `ctr.selection.evidence`); likewise one or a list.
     epochs, final_temperature, rewind_epoch, gate_learning_rate: of the OptFS search.
     referees: cheap selectors that run at the same sizes for comparison.
     """
@@ -85,7 +85,7 @@ class SelectorConfig(Strict):
     kind: Literal["none", "optfs", "all", "frequency", "random"] = "optfs"
     ratio: list[Share] | None = None
     penalty: list[NotNegative] | None = None
-    epochs: Whole = 5
+    epochs: Whole = 3
     final_temperature: Annotated[float, Key(ge=1.0, allow_inf_nan=False)] = 200.0
     rewind_epoch: Annotated[int, Key(ge=0)] = 0
     gate_learning_rate: Positive = 1.0
@@ -102,6 +102,11 @@ class SelectorConfig(Strict):
             raise ValueError("state ratio or penalty, not both")
         if self.ratio == [] or self.penalty == []:
             raise ValueError("a list of ratios or penalties needs at least one entry")
+        sizes = [f"{size:g}" for size in self.ratio or self.penalty or []]
+        if len(set(sizes)) < len(sizes):
+            raise ValueError(f"ratios or penalties must differ in six digits, found {', '.join(sizes)}")
+        if len(set(self.referees)) < len(self.referees):
+            raise ValueError("referees names one of them more than once")
         if self.penalty is not None and self.kind != "optfs":
             raise ValueError(f'penalty applies to kind = "optfs", found kind = "{self.kind}"')
         if self.kind in ("frequency", "random") and self.ratio is None:
@@ -125,8 +130,8 @@ class Training(Strict):
     learning_rate: Positive = 1e-3
     weight_decay: NotNegative = 0.0
     network_weight_decay: NotNegative = 0.0
-    patience: Whole = 2
-    plateau: Annotated[float, Key(gt=0.0, le=1.0)] = 0.1
+    patience: Whole = 3
+    plateau: Annotated[float, Key(gt=0.0, le=1.0)] = 0.5
     device: str = "auto"
     threads: Annotated[int, Key(ge=0)] = 0
 
@@ -136,6 +141,15 @@ class Training(Strict):
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
             raise ValueError(f'expected "auto", "cpu", "cuda", "cuda:N" or "mps", found "{value}"')
         return value
+
+    @model_validator(mode="after")
+    def _decay_shrinks(self) -> "Training":
+        if self.learning_rate * self.weight_decay >= 1.0:
+            raise ValueError(
+                "learning_rate * weight_decay is the share that a step takes away: expected below 1, "
+                f"found {self.learning_rate * self.weight_decay:g}"
+            )
+        return self
 
 
 class Export(Strict):

@@ -71,10 +71,8 @@ class Resumed:
 
     def read(self, size: int, /) -> bytes:
         """At most `size` bytes, none at the end."""
-        if not self._start:
-            return self._stream.read(size)
-        piece, self._start = self._start[:size], self._start[size:]
-        return bytes(piece)
+        piece, self._start = bytes(self._start[:size]), self._start[size:]
+        return piece + self._stream.read(size - len(piece)) if len(piece) < size else piece
 
 
 class Transcoded:

@@ -15,8 +15,9 @@ _LARGEST = float(2**63)
 def text(values: pl.Series) -> pl.Series:
     """Canonical text, null where missing.
 
-    Text stays as it is, empty text is missing; integers in decimal; floats that are whole numbers as integers, others in
-    the shortest form that reads back the same, NaN missing; `true`/`false`; ISO dates and times, UTC where zoned.
+    Text stays as it is, empty text is missing; integers in decimal; floats that are whole numbers as integers,
+    others in the shortest form that reads back the same, NaN missing; `true`/`false`; ISO dates and times, UTC
+    where zoned.
 
     Raises:
         DataError: the column holds structs or bytes.
@@ -79,7 +80,8 @@ def lists(values: pl.Series, separator: str | None, field: str) -> pl.Series:
     grouped = pa.LargeListArray.from_arrays(
         pa.array(offsets), items.drop_nulls().rechunk().to_arrow(), mask=pa.array(lengths == 0)
     )
-    return pl.Series(values.name, grouped)
+    # Polars 1.40 reads lists of text from an Arrow table, but not from an Arrow array.
+    return pl.DataFrame(pa.table({"lists": grouped}))["lists"].rename(values.name)
 
 
 def numbers(values: pl.Series) -> tuple[pl.Series, pl.Series]:

@@ -102,8 +102,8 @@ class Encoder:
 
     Args:
         schema: the schema.
-        fields: per field what a manifest's `fields` says: name, scale (shift, factor) and edges. Fields of the schema that
-            are not listed are left out.
+        fields: per field what a manifest's `fields` says: name, scale (shift, factor) and edges. Fields of the schema
+            that are not listed are left out.
         vocabulary: columns field, role, value, id. A compact one has table rows as ids and leaves out what was dropped;
             whatever has no row then maps to 0.
         only: names of the fields to encode; by default all that are listed.

@@ -7,6 +7,8 @@ the dataset (about as many bytes as the encoded rows), and read from there three
 """
 
 import errno
+import fcntl
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -21,6 +23,8 @@ from ctr.dataset.passes import Passes, Progress
 from ctr.dataset.schema import FilesSplit, Schema
 from ctr.dataset.splitting import PARTS
 from ctr.errors import ConfigError, CtrError
+
+_UNFINISHED = ".unfinished-"
 
 
 def ingest(schema: Schema, input: str | Path, folder: Path, *, progress: Progress | None = None) -> Path:
@@ -93,7 +97,9 @@ def _building(folder: Path, target: Path) -> Iterator[tuple[Path, Path]]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=folder))
+        _remove_abandoned(folder)
+        temporary = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=folder))
+        lock = _locked(temporary)
     except OSError as error:
         raise CtrError(f'folder "{folder}": cannot be written: {error.strerror}') from None
     try:
@@ -106,8 +112,29 @@ def _building(folder: Path, target: Path) -> Iterator[tuple[Path, Path]]:
         if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
             free = shutil.disk_usage(folder).free >> 20
             raise CtrError(
-                f'folder "{folder}": the disk is full ({free} MB free before clean-up); the unfinished dataset is removed'
+                f'folder "{folder}": the disk is full ({free} MB were left); the unfinished dataset has been removed'
             ) from None
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _locked(folder: Path) -> int | None:
+    """A lock on a folder that ends with this process, however it ends; None where another process holds it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Delete what processes that were killed have left behind."""
+    for left in folder.glob(f"{_UNFINISHED}*"):
+        if (lock := _locked(left)) is not None:
+            shutil.rmtree(left, ignore_errors=True)
+            os.close(lock)

@@ -14,6 +14,7 @@ from ctr.dataset.file_block import BadRecord, FileBlock
 
 _BLOCK_BYTES = 8 << 20  # as Python objects it is ten times that
 _LINES = Dialect(b",", None)
+_CONSTANTS = {"Infinity": "inf", "-Infinity": "-inf"}  # NaN is missing
 _REASON = "expected one JSON object per line"
 
 
@@ -39,7 +40,7 @@ def _parsed(data: bytes, wanted: Collection[str] | None) -> FileBlock:
         if not line.strip():
             continue
         try:
-            found = json.loads(line, parse_constant=str)
+            found = json.loads(line, parse_constant=_CONSTANTS.get)
             if not isinstance(found, dict):
                 raise TypeError
             objects.append(found)

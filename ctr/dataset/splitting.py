@@ -36,9 +36,10 @@ def random_parts(rows: Ints, split: RandomSplit) -> Codes:
 
 @dataclass(frozen=True)
 class Cuts:
-    """Where a log is cut in time, as keys: rows from `valid` on are valid, from `test` on test, above `newest` immature.
+    """Where a log is cut in time, as keys.
 
-    Rows in [cut - gap, cut) belong to no part.
+    Rows from `valid` on are valid, from `test` on test, above `newest` immature; rows in [cut - gap, cut) belong to
+    no part.
     """
 
     valid: int

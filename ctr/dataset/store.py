@@ -3,56 +3,25 @@
 import json
 import shutil
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ctr.dataset.manifest import FORMAT
+from ctr.dataset.row_arrays import FieldInfo, Part, read_arrays, write_arrays
 from ctr.dataset.schema import Schema
 from ctr.errors import CtrError, DataError
 
+__all__ = ["FIRST_VALUE", "MISSING", "UNKNOWN", "Dataset", "FieldInfo", "Part"]
+
 PartName = Literal["train", "valid", "test"]
 UNKNOWN, MISSING, FIRST_VALUE = 0, 1, 2  # local ids, the same in every field
-
-
-@dataclass(frozen=True)
-class FieldInfo:
-    """One field of a dataset: its features occupy global ids `offset` to `offset + features - 1`."""
-
-    name: str
-    kind: str
-    features: int
-    offset: int
-    scaled: bool
-
-
-@dataclass(frozen=True)
-class Part:
-    """The rows of one part, as arrays mapped from disk (nothing is read until it is asked for).
-
-    Shapes (N rows, S single-valued fields, L values over all lists and rows):
-        ids: (N, S) int32, global feature ids.
-        values: (N, S) float32 factors of the scaled fields (1 elsewhere), or None where no field is scaled.
-        lists: per list field the global ids (L,) int32 and offsets (N + 1,) int64.
-        labels: (N,) uint8.
-        rows: (N,) int64, number of the row in the input.
-        true_probability: (N,) float64, synthetic logs only.
-    """
-
-    ids: npt.NDArray[np.int32]
-    values: npt.NDArray[np.float32] | None
-    lists: list[tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]]
-    labels: npt.NDArray[np.uint8]
-    rows: npt.NDArray[np.int64]
-    true_probability: npt.NDArray[np.float64] | None
-
-    def __len__(self) -> int:
-        return len(self.labels)
+_CHUNK = 131_072  # rows laid out at a time
 
 
 class Dataset:
@@ -67,25 +36,18 @@ class Dataset:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.manifest = _read_manifest(folder)
         try:
-            self.manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError):
-            raise DataError(f'"{folder}": no dataset here (expected a file "manifest.json")') from None
-        except json.JSONDecodeError as error:
-            raise DataError(f'"{folder / "manifest.json"}": no valid JSON: {error}') from None
-        if self.manifest.get("format") != 1:
-            raise DataError(
-                f'"{folder}": expected dataset format 1, found {self.manifest.get("format")}; '
-                "ingest the log again with this version"
-            )
-        self.schema = Schema.model_validate(self.manifest["schema"])
-        self.digest: str = self.manifest["digest"]
-        scaled = {field.name for field in self.schema.fields if field.scaled}
-        offset, fields = 0, []
-        for entry in self.manifest["fields"]:
-            name = entry["name"]
-            fields.append(FieldInfo(name, entry["kind"], entry["features"], offset, name in scaled))
-            offset += entry["features"]
+            self.schema = Schema.model_validate(self.manifest["schema"])
+            self.digest: str = self.manifest["digest"]
+            scaled = {field.name for field in self.schema.fields if field.scaled}
+            offset, fields = 0, []
+            for entry in self.manifest["fields"]:
+                name = entry["name"]
+                fields.append(FieldInfo(name, entry["kind"], entry["features"], offset, name in scaled))
+                offset += entry["features"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise _altered(folder / "manifest.json", f"{type(error).__name__}: {error}") from None
         # Slot order: single-valued fields in schema order, then list fields.
         self.fields: list[FieldInfo] = sorted(fields, key=lambda field: field.kind == "list")
         self.features: int = offset
@@ -127,103 +89,68 @@ class Dataset:
         cache = self.folder / "cache" / name
         if not cache.is_dir():
             self._map(name, cache)
-        values, truth = cache / "values.npy", cache / "true_probability.npy"
-        return Part(
-            ids=np.load(cache / "ids.npy", mmap_mode="r"),
-            values=np.load(values, mmap_mode="r") if values.exists() else None,
-            lists=[
-                (
-                    np.load(cache / f"list{n}.npy", mmap_mode="r"),
-                    np.load(cache / f"offsets{n}.npy", mmap_mode="r"),
-                )
-                for n in range(sum(field.kind == "list" for field in self.fields))
-            ],
-            labels=np.load(cache / "labels.npy"),
-            rows=np.load(cache / "rows.npy", mmap_mode="r"),
-            true_probability=np.load(truth) if truth.exists() else None,
-        )
+        try:
+            part = read_arrays(cache, self.fields)
+        except (OSError, ValueError) as error:
+            raise _altered(cache, str(error)) from None
+        if len(part) != self.manifest["rows"][name]:
+            raise _altered(cache, f"expected {self.manifest['rows'][name]} rows, found {len(part)}")
+        return part
 
     def _map(self, name: PartName, target: Path) -> None:
-        """Lay the parquet files of one part out row by row, so that a shuffled batch is one gather per array."""
-        target.parent.mkdir(exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=target.parent))
+        """Lay the parquet files of one part out row by row, once; the folder appears whole or not at all."""
         try:
-            self._write_arrays(name, scratch)
-            scratch.rename(target)
-        except BaseException:
-            shutil.rmtree(scratch, ignore_errors=True)
-            raise
+            target.parent.mkdir(exist_ok=True)
+            scratch = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=target.parent))
+            try:
+                truth = self.schema.true_probability is not None
+                write_arrays(scratch, self._frames(name), self.fields, truth)
+                scratch.rename(target)
+            except BaseException:
+                shutil.rmtree(scratch, ignore_errors=True)
+                raise
+        except OSError as error:
+            if not target.is_dir():  # otherwise another process was faster, with the same arrays
+                raise CtrError(
+                    f'"{target}": the rows of {name} cannot be laid out ({error}); '
+                    "make room or allow writing there, and run the same command again"
+                ) from None
 
-    def _write_arrays(self, name: PartName, folder: Path) -> None:
-        files = sorted((self.folder / name).glob("part-*.parquet"))
-        rows = sum(pq.read_metadata(file).num_rows for file in files)
-        if rows != self.manifest["rows"][name]:
-            raise DataError(
-                f'"{self.folder / name}": expected {self.manifest["rows"][name]} rows, found {rows}; '
-                "the dataset was altered: delete the folder and ingest again"
-            )
-        single = [field for field in self.fields if field.kind != "list"]
-        ids = _array(folder / "ids.npy", np.int32, (rows, len(single)))
-        scaled = any(field.scaled for field in single)
-        values = _array(folder / "values.npy", np.float32, (rows, len(single))) if scaled else None
-        truth = (
-            _array(folder / "true_probability.npy", np.float64, (rows,))
-            if self.schema.true_probability
-            else None
+    def _frames(self, name: PartName) -> Iterator[pl.DataFrame]:
+        """The rows of one part in order, as many at a time as memory does not mind."""
+        folder, expected = self.folder / name, self.manifest["rows"][name]
+        try:
+            files = [pq.ParquetFile(file) for file in sorted(folder.glob("part-*.parquet"))]
+            rows = sum(file.metadata.num_rows for file in files)
+            if rows != expected:
+                raise _altered(folder, f"expected {expected} rows, found {rows}")
+            for file in files:
+                with file:
+                    for batch in file.iter_batches(batch_size=_CHUNK):
+                        frame = pl.from_arrow(batch)
+                        assert isinstance(frame, pl.DataFrame)
+                        yield frame
+        except pa.ArrowException as error:
+            raise _altered(folder, str(error)) from None
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(f'"{folder}": no dataset here (expected a file "manifest.json")') from None
+    except ValueError as error:
+        raise DataError(f'"{path}": no valid JSON: {error}') from None
+    if not isinstance(manifest, dict):
+        raise _altered(path, f"expected an object, found {type(manifest).__name__}")
+    if manifest.get("format") != FORMAT:
+        raise DataError(
+            f'"{folder}": expected dataset format {FORMAT}, found {manifest.get("format")}; '
+            "ingest the log again with this version"
         )
-        labels = _array(folder / "labels.npy", np.uint8, (rows,))
-        numbers = _array(folder / "rows.npy", np.int64, (rows,))
-        lists = [_ListWriter(folder, n, field) for n, field in enumerate(self.fields[len(single) :])]
-        start = 0
-        for file in files:
-            for batch in pq.ParquetFile(file).iter_batches(batch_size=131_072):
-                frame = pl.from_arrow(batch)
-                assert isinstance(frame, pl.DataFrame)
-                chunk = slice(start, start + frame.height)
-                for slot, field in enumerate(single):
-                    ids[chunk, slot] = frame[field.name].to_numpy() + field.offset
-                    if values is not None:
-                        values[chunk, slot] = (
-                            frame[f"@value:{field.name}"].to_numpy() if field.scaled else 1.0
-                        )
-                if truth is not None:
-                    truth[chunk] = frame["@true_probability"].to_numpy()
-                labels[chunk] = frame["@label"].to_numpy()
-                numbers[chunk] = frame["@row"].to_numpy()
-                for writer in lists:
-                    writer.add(frame[writer.field.name])
-                start += frame.height
-        for writer in lists:
-            writer.close()
+    return manifest
 
 
-class _ListWriter:
-    """Writes one list field as flat ids and offsets, chunk by chunk."""
-
-    def __init__(self, folder: Path, number: int, field: FieldInfo) -> None:
-        self.field = field
-        self._ids = (folder / f"list{number}.bin").open("wb")
-        self._path = folder / f"list{number}.npy"
-        self._offsets_path = folder / f"offsets{number}.npy"
-        self._lengths: list[npt.NDArray[np.int64]] = []
-
-    def add(self, column: pl.Series) -> None:
-        self._lengths.append(column.list.len().to_numpy().astype(np.int64))
-        flat = column.explode(empty_as_null=False).to_numpy().astype(np.int32) + self.field.offset
-        self._ids.write(flat.astype(np.int32).tobytes())
-
-    def close(self) -> None:
-        self._ids.close()
-        lengths = np.concatenate([np.zeros(1, np.int64), *self._lengths])
-        np.save(self._offsets_path, np.cumsum(lengths))
-        binary = Path(self._ids.name)
-        flat = np.memmap(binary, np.int32, "r") if binary.stat().st_size else np.zeros(0, np.int32)
-        np.save(self._path, flat)
-        binary.unlink()
-
-
-def _array(path: Path, kind: type, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    if 0 in shape:
-        np.save(path, np.zeros(shape, kind))
-        return np.zeros(shape, kind)
-    return np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=shape)
+def _altered(path: Path, found: str) -> DataError:
+    return DataError(f'"{path}": {found}; the dataset was altered: delete its folder and ingest again')

@@ -5,17 +5,17 @@ from ctr.dataset.synthetic_spec import Categorical, Hour, Listed, Numeric, Pair,
 
 def _demo() -> SyntheticSpec:
     """Build the log of the demo: 200 thousand rows train in seconds, and most features are noise."""
-    weak, plain, strong = (0.2, 0.4), (0.35, 0.6), (0.6, 0.9)
+    weak, plain, strong = (0.25, 0.45), (0.45, 0.7), (0.7, 1.0)
     fields: tuple[Planted, ...] = (
         Categorical(name="site", cardinality=60, matters=1.0, effect=weak, min_count=3),
         Categorical(name="category", cardinality=40, matters=1.0, effect=weak, min_count=3),
         Categorical(
-            name="advertiser", cardinality=250, zipf=0.3, matters=1.0, effect=plain, late=0.2, min_count=3
+            name="advertiser", cardinality=150, zipf=0.3, matters=1.0, effect=plain, late=0.2, min_count=3
         ),
-        Categorical(name="campaign", cardinality=250, zipf=0.3, matters=1.0, effect=plain, min_count=3),
-        Categorical(name="ad", cardinality=600, zipf=0.3, matters=0.3, effect=strong, min_count=3),
+        Categorical(name="campaign", cardinality=150, zipf=0.3, matters=1.0, effect=plain, min_count=3),
+        Categorical(name="ad", cardinality=400, zipf=0.3, matters=0.3, effect=strong, min_count=3),
         Categorical(
-            name="city", cardinality=500, zipf=0.3, matters=0.3, effect=strong, missing=0.05, min_count=3
+            name="city", cardinality=320, zipf=0.3, matters=0.3, effect=strong, missing=0.05, min_count=3
         ),
         Categorical(name="device", cardinality=30, matters=1.0, effect=weak, min_count=3),
         Categorical(name="slot", cardinality=24, matters=1.0, effect=weak, min_count=3),

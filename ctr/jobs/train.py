@@ -9,7 +9,7 @@ repeating an unfinished one goes on from its last checkpoint.
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,7 @@ from ctr.selection.optfs import DEFAULT_PRICE
 from ctr.serving.export import export_bundle
 from ctr.settings import check, dump_toml, load_toml
 from ctr.tracking import Job, SplitRecord, Tracker
+from ctr.training.fit import Epoch
 
 
 @dataclass
@@ -45,6 +46,10 @@ class _Clock:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+    def add(self, name: str, history: Sequence[Epoch]) -> None:
+        """Count trained epochs, also those that an interrupted process trained."""
+        self.seconds[name] = self.seconds.get(name, 0.0) + sum(epoch.seconds for epoch in history)
 
 
 def train(config: Config, *, force: bool = False, command: str = "", console: Console | None = None) -> Path:
@@ -180,29 +185,28 @@ class _Job:
     def _train(self, trainer: Trainer) -> tuple[list[Model], Model | None]:
         """All models, the baseline first; and the one to ship."""
         settings = self.config.selector
-        with self.clock.stage("baseline"):
-            models = [trainer.baseline()]
+        models = [trainer.baseline()]
+        self.clock.add("baseline", models[0].history)
         if settings.kind == "none":
             return models, None
         ratios, penalties = settings.ratio or [], settings.penalty or []
         if not ratios and not penalties and settings.kind == "optfs":
             penalties = [DEFAULT_PRICE]
+        points: list[tuple[float | None, float | None]]
         points = [(ratio, None) for ratio in ratios] + [(None, penalty) for penalty in penalties] or [
             (None, None)
         ]
         chosen = None
         for ratio, penalty in points:
-            with self.clock.stage("retrain"):
-                model = trainer.select(settings.kind, ratio=ratio, penalty=penalty)
-            searched = sum(epoch.seconds for epoch in model.search_history)
-            self.clock.seconds["search"] = self.clock.seconds.get("search", 0.0) + searched
-            self.clock.seconds["retrain"] -= searched
+            model = trainer.select(settings.kind, ratio=ratio, penalty=penalty)
+            self.clock.add("search", model.search_history)
+            self.clock.add("retrain", model.history)
             chosen = chosen or model
             models.append(model)
             for referee in settings.referees:
                 if referee != settings.kind and settings.kind != "all":
-                    with self.clock.stage("referees"):
-                        models.append(trainer.referee(referee, model))
+                    models.append(trainer.referee(referee, model))
+                    self.clock.add("referees", models[-1].history)
         return models, chosen
 
     def _export(self, report: dict[str, Any], scored: Scored) -> None:

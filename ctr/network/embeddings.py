@@ -3,7 +3,6 @@
 Shapes: B rows in the batch, S single-valued fields, M list fields, F = S + M, W width of a table row.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -40,7 +39,7 @@ class Table(nn.Module):
 
     def __init__(self, rows: int, width: int, linear: int = 0, scale: float = 0.01) -> None:
         super().__init__()
-        weight = torch.randn(rows, width) * scale
+        weight = torch.randn(rows, width).mul_(scale)
         weight[0] = 0.0
         if linear:
             weight[:, -linear:] = 0.0
@@ -58,9 +57,4 @@ def pool_lists(rows: Tensor, slots: Tensor, lengths: Tensor) -> Tensor:
     closed gates and its compacted form agree.
     """
     pooled = rows.new_zeros(lengths.numel(), rows.shape[-1]).index_add(0, slots, rows)  # (B * M, W)
-    return (pooled / lengths.reshape(-1, 1).clamp(min=1.0)).reshape(*lengths.shape, -1)  # (B, M, W)
-
-
-def join_fields(single: Tensor, lists: Sequence[Tensor]) -> Tensor:
-    """(B, S, W) and any (B, M, W) -> (B, F, W)."""
-    return torch.cat([single, *lists], dim=1) if lists else single
+    return pooled.view(*lengths.shape, rows.shape[-1]) / lengths.unsqueeze(-1).clamp(min=1.0)  # (B, M, W)

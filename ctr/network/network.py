@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from ctr.network.backbones import BACKBONES, Backbone
-from ctr.network.embeddings import Inputs, Table, join_fields, pool_lists
+from ctr.network.embeddings import Inputs, Table, pool_lists
 from ctr.network.gates import HardGate, SoftGate
+from ctr.network.layers import Norm
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Architecture:
     backbone: str = "deepfm"
     hidden: tuple[int, ...] = (256, 128)
     dropout: float = 0.0
-    norm: str = "none"
+    norm: Norm = "none"
     first_order: bool | None = None
     init_scale: float = 0.01
     extra: tuple[tuple[str, int], ...] = ()
@@ -66,11 +67,11 @@ class Network(nn.Module):
     def forward(self, inputs: Inputs) -> Tensor:
         """Logits (B,)."""
         vectors = self.embed(inputs)  # (B, F, W)
-        if not self.linear:
-            logits: Tensor = self.backbone(vectors)
+        logits: Tensor = self.backbone(vectors if self.bias is None else vectors[..., :-1])
+        if self.bias is None:
             return logits
         first_order = vectors[..., -1].sum(1) + self.bias  # (B,)
-        return first_order + self.backbone(vectors[..., :-1])
+        return first_order + logits
 
     def embed(self, inputs: Inputs) -> Tensor:
         """Gated vectors of all fields (B, F, W): single-valued fields first, then lists."""
@@ -80,7 +81,8 @@ class Network(nn.Module):
         if not inputs.list_lengths.shape[1]:
             return single
         rows = self._gated(inputs.list_ids)  # (L, W)
-        return join_fields(single, [pool_lists(rows, inputs.list_slots, inputs.list_lengths)])
+        lists = pool_lists(rows, inputs.list_slots, inputs.list_lengths)  # (B, M, W)
+        return torch.cat([single, lists], dim=1)
 
     def _gated(self, ids: Tensor) -> Tensor:
         vectors: Tensor = self.table(ids)

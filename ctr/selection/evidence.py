@@ -181,7 +181,7 @@ class EvidenceGates:
     def scores(self) -> Tensor:
         """(V,) evidence of every feature, by global id, in nats."""
         self._refresh(torch.arange(len(self.read), device=self.read.device))
-        return self._evidence(self.sums)[1:].cpu()
+        return evidence_of(self.sums[:, 0], self.sums[:, 1])[1:].cpu()  # what is left of the credit is no evidence
 
     def rewound(self) -> dict[str, Any]:
         """The weights that retraining starts from."""

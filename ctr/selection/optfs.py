@@ -21,7 +21,7 @@ from ctr.selection.evidence import EvidenceGates, Schedule
 from ctr.selection.referees import number_to_keep, top_values, value_features
 from ctr.training.fit import Epoch, Watcher, fit
 
-DEFAULT_PRICE = 2.0  # nats: a meaningless feature exceeds it with a chance of 2.3 % (one-sided normal, z = 2)
+DEFAULT_PRICE = 2.5  # nats, that is z = 2.24: about one meaningless feature in a hundred gets past it
 
 
 @dataclass(frozen=True)

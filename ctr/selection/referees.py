@@ -20,13 +20,14 @@ def value_features(dataset: Dataset) -> Bools:
 def top_values(dataset: Dataset, scores: Floats, count: int) -> Bools:
     """(V,) the `count` values of the highest score; of equal ones the more frequent, then the one of lower id.
 
-    Missing is kept where its score is at least that of the last value kept. (Unknown is left to `FeatureSet.of`.)
+    Missing is kept where its score is at least that of the last value kept and some train row holds it. (Unknown is
+    left to `FeatureSet.of`.)
     """
     values = np.flatnonzero(value_features(dataset))
     frequency = dataset.vocabulary["count"].to_numpy()
     order = np.lexsort((values, -frequency[values], -scores[values]))
     chosen = values[order[:count]]
-    kept = scores >= (scores[chosen].min() if len(chosen) else np.inf)
+    kept = (frequency > 0) & (scores >= (scores[chosen].min() if len(chosen) else np.inf))
     kept[values] = False
     kept[chosen] = True
     return kept

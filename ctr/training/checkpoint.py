@@ -1,9 +1,7 @@
-"""Checkpoints: tensors in safetensors, everything else in JSON, both replaced in one move. No pickle."""
+"""Checkpoints: tensors in safetensors, everything else in JSON that names them. No pickle."""
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,47 +19,70 @@ _TENSOR = "@tensor"
 def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
     """Write a nested state (dicts, lists, tensors, numbers, text) to `folder`, replacing what was there.
 
-    The old checkpoint stays until the new one is complete on disk.
+    `state.json` names the file with the tensors, and is replaced in one move once that file is complete: whenever
+    the process dies, the folder holds the old state or the new one.
+
+    Raises:
+        CtrError: the folder cannot be written, or the disk is full; the old state is still there.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    tensors: dict[str, Tensor] = {}
+    content = _split(dict(state), tensors, "")
     try:
-        tensors: dict[str, Tensor] = {}
-        content = _split(dict(state), tensors, "")
-        save_file(tensors, scratch / "tensors.safetensors")
-        text = json.dumps({"sha256": _sha256(scratch / "tensors.safetensors"), "state": content})
-        (scratch / "state.json").write_text(text, encoding="utf-8")
-        if folder.exists():
-            old = scratch.with_name(scratch.name + "-old")
-            folder.replace(old)
-            scratch.replace(folder)
-            shutil.rmtree(old)
-        else:
-            scratch.replace(folder)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
+        folder.mkdir(parents=True, exist_ok=True)
+        scratch = folder / ".tensors"
+        save_file(tensors, scratch)
+        digest = _sha256(scratch)
+        scratch.replace(folder / _tensor_file(digest))
+        scratch = folder / ".state"
+        text = json.dumps({"tensors": digest, "checksum": _checksum(content), "state": content})
+        scratch.write_text(text, encoding="utf-8")
+        scratch.replace(folder / "state.json")
+        for file in folder.iterdir():
+            if file.name not in ("state.json", _tensor_file(digest)):
+                file.unlink()
+    except (OSError, SafetensorError) as error:
+        raise CtrError(
+            f'checkpoint "{folder}" cannot be written ({error}); make room or allow writing there, '
+            "and run the same command again: it goes on from the checkpoint before"
+        ) from None
 
 
 def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:
     """The state saved in `folder`, or None where there is none.
 
     Raises:
-        CtrError: the checkpoint is damaged.
+        CtrError: the checkpoint is damaged or was altered.
     """
-    if not folder.is_dir():
-        return None
     try:
         content = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        if content["sha256"] != _sha256(folder / "tensors.safetensors"):
-            raise ValueError("tensors.safetensors was altered after it was written")
-        tensors = load_file(folder / "tensors.safetensors", device=str(device))
-        state: dict[str, Any] = _join(content["state"], tensors)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise CtrError(
-            f'checkpoint "{folder}" is damaged ({error}); delete it, or use --force to start the run again'
-        ) from None
+        if content["checksum"] != _checksum(content["state"]):
+            raise ValueError("state.json was altered after it was written")
+        file = folder / _tensor_file(content["tensors"])
+        if content["tensors"] != _sha256(file):
+            raise ValueError(f"{file.name} was altered after it was written")
+        state: dict[str, Any] = _join(content["state"], load_file(file, device=str(device)))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if not (folder / "state.json").is_file():
+            return None
+        raise damaged(folder, error) from None
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise damaged(folder, error) from None
     return state
+
+
+def damaged(folder: Path, error: Exception) -> CtrError:
+    """What to say of a checkpoint that cannot be taken up."""
+    return CtrError(
+        f'checkpoint "{folder}" is damaged ({error}); delete it, or use --force to start the run again'
+    )
+
+
+def _tensor_file(digest: str) -> str:
+    return f"{digest[:16]}.safetensors"
+
+
+def _checksum(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

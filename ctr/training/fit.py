@@ -17,7 +17,7 @@ from ctr.errors import ConfigError, CtrError
 from ctr.evaluation.metrics import measure
 from ctr.network.embeddings import Inputs
 from ctr.network.network import Network
-from ctr.training.checkpoint import load_checkpoint, save_checkpoint
+from ctr.training.checkpoint import damaged, load_checkpoint, save_checkpoint
 from ctr.training.optimizers import LazyAdam, dense_parameters, table_parameters
 
 _LOSS_CHECK = 50  # steps between looks at the loss: a look per step would stall a GPU
@@ -96,8 +96,10 @@ def pick_device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not available[name.split(":")[0]]:
+    kind, _, number = name.partition(":")
+    mps = torch.backends.mps.is_available()
+    count = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(mps)}[kind]
+    if int(number or 0) >= count:
         raise ConfigError(f'training.device: "{name}" is not available here; use "auto" or "cpu"')
     return torch.device(name)
 
@@ -119,11 +121,17 @@ def to_inputs(batch: Batch, device: torch.device) -> Inputs:
 
 @torch.no_grad()
 def predict(network: Network, batches: Batches) -> npt.NDArray[np.float64]:
-    """Click probabilities (N,) of all rows, in the order of the part."""
+    """Click probabilities (N,) of all rows, in the order of the part.
+
+    Raises:
+        ValueError: the batches are shuffled.
+    """
+    if batches.seed is not None:
+        raise ValueError("predict: expected batches in the order of the part, found shuffled ones")
     device = network.table.weight.device
     was_training = network.training
     network.eval()
-    logits = [network(to_inputs(batch, device)).double().cpu() for batch in batches.epoch()]
+    logits = [network(to_inputs(batch, device)).cpu().double() for batch in batches.epoch()]
     network.train(was_training)
     return torch.sigmoid(torch.cat(logits)).numpy() if logits else np.zeros(0)
 
@@ -145,7 +153,7 @@ def fit(
     weights of the best epoch are restored. With one it runs all `epochs`: a search has to finish its annealing.
 
     Raises:
-        CtrError: the loss became NaN or infinite (names the step), or the checkpoint is damaged.
+        CtrError: the loss or a prediction became NaN or infinite (names the step), or the checkpoint is damaged.
     """
     loop = _Loop(network, train, valid, settings, folder, epochs or settings.epochs, companion, watcher)
     loop.resume()
@@ -205,7 +213,10 @@ class _Loop:
         stepped = time.perf_counter() - started
         self.tables.settle()
         extra = self.companion.end_epoch() if self.companion else {}
-        metrics = measure(self.valid.part.labels, predict(self.network, self.valid))
+        probabilities = predict(self.network, self.valid)
+        if not np.isfinite(probabilities).all():
+            raise self._diverged("predictions", (number + 1) * len(self.train))
+        metrics = measure(self.valid.part.labels, probabilities)
         record = Epoch(
             epoch=number + 1,
             step=(number + 1) * len(self.train),
@@ -260,10 +271,13 @@ class _Loop:
     def _check_finite(self, losses: Tensor, first_step: int) -> None:
         if not bool(torch.isfinite(losses).all()):
             step = first_step + int(torch.isfinite(losses).logical_not().nonzero()[0]) + 1
-            raise CtrError(
-                f"the training loss became NaN or infinite at step {step}; lower training.learning_rate "
-                f"(now {self.learning_rate:g}), or scale wide numeric fields"
-            )
+            raise self._diverged("loss", step)
+
+    def _diverged(self, what: str, step: int) -> CtrError:
+        return CtrError(
+            f"the training {what} became NaN or infinite at step {step}; lower training.learning_rate "
+            f"(now {self.learning_rate:g}), or scale wide numeric fields"
+        )
 
     def _judge(self, record: Epoch) -> None:
         if record.valid_auc > self.best_auc:
@@ -285,6 +299,7 @@ class _Loop:
             "history": [asdict(record) for record in self.history],
             "best": [self.best_auc, self.best_epoch, self.stale],
             "random": torch.get_rng_state(),
+            "cuda_random": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
         }
 
     def resume(self) -> None:
@@ -292,6 +307,12 @@ class _Loop:
         state = load_checkpoint(self.folder / "last", self.device)
         if state is None:
             return
+        try:
+            self._take_up(state)
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise damaged(self.folder / "last", error) from None
+
+    def _take_up(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
         self.tables.load_state_dict(_numbered(state["tables"]))
         if self.dense:
@@ -301,6 +322,8 @@ class _Loop:
         self.history = [Epoch(**record) for record in state["history"]]
         self.best_auc, self.best_epoch, self.stale = state["best"]
         torch.set_rng_state(state["random"].cpu())
+        if state["cuda_random"] is not None and self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_random"].cpu(), self.device)
 
     def result(self) -> Result:
         """Restore the best weights and say what happened."""
@@ -316,5 +339,6 @@ class _Loop:
 
 
 def _numbered(state: dict[str, Any]) -> dict[str, Any]:
-    """JSON turned the parameters' numbers into text; optimizers want numbers."""
-    return {**state, "state": {int(key): value for key, value in state["state"].items()}}
+    """JSON turned the parameters' numbers into text; optimizers want numbers, and their steps on the CPU."""
+    numbered = {int(key): {**value, "step": value["step"].cpu()} for key, value in state["state"].items()}
+    return {**state, "state": numbered}

@@ -1,5 +1,6 @@
 """Optimizers whose step costs what the batch holds, never what the vocabulary holds."""
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -21,7 +22,8 @@ class LazyAdam(Optimizer):
     NOTE[DIFF] Two departures from dense Adam. Moments of a row stand still while no batch reads it (as in PyTorch's
     SparseAdam). Decay is not part of the gradient, where Adam would rescale it until its size means nothing; it
     shrinks a row by `(1 - learning_rate * weight_decay) ** steps since the row was read last`, applied when the row
-    is read next, so that rare rows decay as fast as frequent ones without a pass over the table.
+    is updated next, so that rare rows decay as fast as frequent ones without a pass over the table. (The forward pass
+    before that update still reads them undecayed; `settle` brings all of them up to date, before any evaluation.)
     """
 
     def __init__(
@@ -45,7 +47,7 @@ class LazyAdam(Optimizer):
                     self._update(parameter, group, self._state(parameter))
 
     def _state(self, parameter: nn.Parameter) -> dict[str, Any]:
-        state = self.state[parameter]
+        state: dict[str, Any] = self.state[parameter]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.int64)
             state["mean"] = torch.zeros_like(parameter)
@@ -71,11 +73,20 @@ class LazyAdam(Optimizer):
         denominator = square.div_(1.0 - second**step).sqrt_().add_(group["eps"])
         change = mean.div_(denominator).mul_(-group["lr"] / (1.0 - first**step))
         if group["weight_decay"]:
-            missed = (step - state["read"].index_select(0, rows)).to(values.dtype).unsqueeze(1)  # (U, 1)
-            state["read"].index_fill_(0, rows, 0).index_add_(0, rows, torch.full_like(rows, step))
-            shrunk = torch.pow(torch.tensor(1.0 - group["lr"] * group["weight_decay"]), missed) - 1.0
-            change.addcmul_(parameter.index_select(0, rows), shrunk)
+            missed = step - state["read"].index_select(0, rows)  # (U,)
+            state["read"].index_fill_(0, rows, step)
+            change.addcmul_(parameter.index_select(0, rows), _shrinkage(group, missed, values.dtype))
         parameter.index_add_(0, rows, change)
+
+    @torch.no_grad()
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up what `state_dict` gave. PyTorch turns all state into floats, which cannot count steps."""
+        super().load_state_dict(state_dict)
+        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+        for number, saved in state_dict["state"].items():
+            parameter = parameters[number]
+            self.state[parameter]["step"] = saved["step"].to("cpu", torch.int64)
+            self.state[parameter]["read"] = saved["read"].to(parameter.device, torch.int64)
 
     @torch.no_grad()
     def settle(self) -> None:
@@ -84,9 +95,14 @@ class LazyAdam(Optimizer):
             for parameter in group["params"]:
                 state = self.state[parameter]
                 if group["weight_decay"] and state:
-                    missed = (state["step"] - state["read"]).to(parameter.dtype).unsqueeze(1)
-                    parameter.mul_(torch.pow(torch.tensor(1.0 - group["lr"] * group["weight_decay"]), missed))
+                    missed = int(state["step"]) - state["read"]  # (rows,)
+                    parameter.addcmul_(parameter, _shrinkage(group, missed, parameter.dtype))
                     state["read"].fill_(int(state["step"]))
+
+
+def _shrinkage(group: dict[str, Any], missed: Tensor, dtype: torch.dtype) -> Tensor:
+    """`(1 - learning_rate * weight_decay) ** missed - 1`, exact where float32 would round the bracket to 1. (U, 1)."""
+    return torch.expm1(missed.to(dtype).unsqueeze(1) * math.log1p(-group["lr"] * group["weight_decay"]))
 
 
 def table_parameters(network: nn.Module) -> list[nn.Parameter]:

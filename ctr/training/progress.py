@@ -1,5 +1,6 @@
 """Progress for people: a bar where there is a terminal, a line per epoch where there is none."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,13 +16,13 @@ class StageProgress:
     def __init__(self, console: Console, progress: Progress, name: str) -> None:
         self._console, self._progress, self._name = console, progress, name
         self._task: TaskID | None = None
+        self._started = time.perf_counter()  # of the epoch
 
     def step(self, epoch: int, batch: int, batches: int, rows: int, loss: float) -> None:
         """Move the bar."""
         if self._task is None:
             self._task = self._progress.add_task("", total=batches)
-        task = self._progress.tasks[0]
-        speed = rows / task.elapsed if task.elapsed else 0.0
+        speed = rows / (time.perf_counter() - self._started)
         self._progress.update(
             self._task,
             completed=batch,
@@ -33,6 +34,7 @@ class StageProgress:
         if self._task is not None:
             self._progress.remove_task(self._task)
             self._task = None
+        self._started = time.perf_counter()
         extra = f"  open {record.extra['open']:.1%}" if "open" in record.extra else ""
         self._console.print(
             f"  {self._name:<24} epoch {record.epoch:>2}  loss {record.train_logloss:.4f}  "

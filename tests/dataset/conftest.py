@@ -15,7 +15,9 @@ def make_schema():
     """A schema from keyword arguments; unless said otherwise label `click` and one field `user`."""
 
     def build(**keys) -> Schema:
-        return check({"name": "log", "label": "click", "fields": [{"name": "user"}], **keys}, Schema, "schema")
+        return check(
+            {"name": "log", "label": "click", "fields": [{"name": "user"}], **keys}, Schema, "schema"
+        )
 
     return build
 

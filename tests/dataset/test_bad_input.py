@@ -2,6 +2,7 @@
 
 import errno
 import gzip
+import os
 
 import polars as pl
 import pytest
@@ -62,7 +63,9 @@ def test_a_field_that_is_no_column_is_answered_with_the_nearest_name(fails):
 
 def test_ragged_lines_stop_the_ingest_past_the_limit(fails):
     message = fails(GOOD + "1,u1\n" * 10, read={"max_bad_rows": 0.04})
-    assert message.startswith("10 of 210 rows (4.76%) break the schema, read.max_bad_rows = 0.04 allows 4.00%")
+    assert message.startswith(
+        "10 of 210 rows (4.76%) break the schema, read.max_bad_rows = 0.04 allows 4.00%"
+    )
     assert 'file "log.csv", row 201: found "2 columns"; expected 4 columns' in message
     assert message.count("\n") == 5
 
@@ -78,7 +81,9 @@ def test_ragged_lines_below_the_limit_never_pass_as_missing_values(write, run):
 
 
 def test_a_last_line_cut_short_is_set_aside(write, run):
-    assert aside(run(write("log.csv", GOOD + "1,u"), read=LENIENT)) == [(201, "", "2 columns", "expected 4 columns")]
+    assert aside(run(write("log.csv", GOOD + "1,u"), read=LENIENT)) == [
+        (201, "", "2 columns", "expected 4 columns")
+    ]
 
 
 def test_bytes_that_are_no_utf8_are_set_aside(write, run):
@@ -90,14 +95,19 @@ def test_a_truncated_gz_file_is_named(fails):
     assert "damaged or cut short" in fails(gzip.compress(GOOD.encode())[:-40], name="log.csv.gz")
 
 
-@pytest.mark.parametrize(("label", "shown"), [("2", "2"), ("", None), ("yes", "yes"), ("nan", "nan"), ("-1", "-1")])
+@pytest.mark.parametrize(
+    ("label", "shown"), [("2", "2"), ("", None), ("yes", "yes"), ("nan", "nan"), ("-1", "-1")]
+)
 def test_a_label_that_is_not_0_or_1_is_set_aside_with_its_value(write, run, label, shown):
     folder = run(write("log.csv", GOOD + f"{label},u1,1,2024-01-01\n"), read=LENIENT)
     assert aside(folder) == [(201, "click", shown, "expected a label of 0 or 1")]
 
 
 def test_labels_of_one_class_are_refused(fails):
-    assert fails(GOOD.replace("\n1,", "\n0,")) == 'label "click": expected both 0 and 1, found 0 alone in 200 rows'
+    assert (
+        fails(GOOD.replace("\n1,", "\n0,"))
+        == 'label "click": expected both 0 and 1, found 0 alone in 200 rows'
+    )
 
 
 def test_labels_that_are_no_numbers_at_all_are_refused_with_examples(fails):
@@ -188,7 +198,7 @@ def test_a_filter_that_leaves_no_rows_is_refused(fails):
 
 
 def test_a_wrong_expression_is_named_with_its_error(fails):
-    assert fails(GOOD, label="price >> 2 = (") .startswith('schema label = "price >> 2 = (": ')
+    assert fails(GOOD, label="price >> 2 = (").startswith('schema label = "price >> 2 = (": ')
 
 
 def test_an_expression_over_all_rows_is_refused(fails):
@@ -225,7 +235,9 @@ def test_a_bad_side_table_is_refused(fails, write):
     users = write("users.csv", "user,city\nu1,A\nu1,B\n")
     assert 'expected one row per "user"' in fails(GOOD, joins=[{"input": str(users), "on": "user"}])
     ragged = write("users.csv", "user,city\nu1,A\nu2\n")
-    assert "1 of 2 rows (50.00%) break the schema" in fails(GOOD, joins=[{"input": str(ragged), "on": "user"}])
+    assert "1 of 2 rows (50.00%) break the schema" in fails(
+        GOOD, joins=[{"input": str(ragged), "on": "user"}]
+    )
     missing = ragged.parent / "nobody.csv"
     assert "no such file" in fails(GOOD, ConfigError, joins=[{"input": str(missing), "on": "user"}])
 
@@ -233,7 +245,7 @@ def test_a_bad_side_table_is_refused(fails, write):
 def test_a_file_of_two_parts_is_refused(write, tmp_path, make_schema):
     write("logs/a.csv", GOOD)
     split = {"by": "files", "train": "*.csv", "valid": "a.csv", "test": "a.csv"}
-    with pytest.raises(ConfigError, match="belongs to split.train and to split.valid"):
+    with pytest.raises(ConfigError, match=r"belongs to split.train and to split.valid"):
         ingest(make_schema(split=split), tmp_path / "logs", tmp_path / "datasets")
 
 
@@ -244,7 +256,7 @@ def test_a_full_disk_is_told_and_nothing_stays(fails, monkeypatch):
     monkeypatch.setattr(part_files.PartWriter, "append", full)
     message = fails(GOOD, CtrError)
     assert "the disk is full" in message
-    assert "MB free" in message
+    assert "MB were left" in message
 
 
 def test_a_folder_that_cannot_be_made_is_told(write, tmp_path, make_schema):
@@ -261,3 +273,15 @@ def test_an_interrupt_leaves_nothing(write, tmp_path, make_schema, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         ingest(make_schema(), write("log.csv", GOOD), tmp_path / "datasets")
     assert list((tmp_path / "datasets").iterdir()) == []
+
+
+def test_what_a_killed_process_left_behind_is_removed_but_not_what_one_is_still_writing(write, run, tmp_path):
+    from ctr.dataset.ingest import _locked
+
+    for name in ("dead", "alive"):
+        (tmp_path / f"datasets/.unfinished-{name}/scratch").mkdir(parents=True)
+    lock = _locked(tmp_path / "datasets/.unfinished-alive")
+    folder = run(write("log.csv", GOOD))
+    assert {entry.name for entry in folder.parent.iterdir()} == {".unfinished-alive", folder.name}
+    assert lock is not None
+    os.close(lock)

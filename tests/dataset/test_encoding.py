@@ -22,7 +22,19 @@ def features(field, values, ids, roles=None):
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [(3, 1), (2, 2), (1, 1), (0, 0), (-1, -1), (-2.9, -2), (0.9, 0), (100, 21), (20000, 98), (1e300, 477170), (2.5, 0)],
+    [
+        (3, 1),
+        (2, 2),
+        (1, 1),
+        (0, 0),
+        (-1, -1),
+        (-2.9, -2),
+        (0.9, 0),
+        (100, 21),
+        (20000, 98),
+        (1e300, 477170),
+        (2.5, 0),
+    ],
 )
 def test_log_square_as_published(value, expected):
     reference = math.floor(math.log(value) ** 2) if value > 2 else int(value)
@@ -36,7 +48,15 @@ def test_log_square_keeps_missing_and_survives_huge_negative_numbers():
 def test_quantile_bins_hold_equal_shares():
     edges = quantile_edges(np.arange(1.0, 11.0), 5)
     assert edges == [2.0, 4.0, 6.0, 8.0]
-    assert quantile_bin(pl.Series([1.0, 2.0, 2.5, 10.0, 99.0, -5.0, None]), edges).to_list() == [0, 0, 1, 4, 4, 0, None]
+    assert quantile_bin(pl.Series([1.0, 2.0, 2.5, 10.0, 99.0, -5.0, None]), edges).to_list() == [
+        0,
+        0,
+        1,
+        4,
+        4,
+        0,
+        None,
+    ]
 
 
 def test_quantile_edges_that_fall_together_are_one():
@@ -127,7 +147,9 @@ def test_every_kind_of_field_is_encoded_as_its_vocabulary_says(make_schema):
 
 
 def test_a_compact_vocabulary_has_rows_as_ids_and_drops_to_zero(make_schema):
-    compact = pl.concat([features("user", ["b"], [77]), features("tags", [None, "x"], [5, 6], ["unknown", "value"])])
+    compact = pl.concat(
+        [features("user", ["b"], [77]), features("tags", [None, "x"], [5, 6], ["unknown", "value"])]
+    )
     found = Encoder(make_schema(fields=FIELDS), ENTRIES, compact, only=["tags", "user"]).encode(PREPARED)
     assert found.rows(named=True) == [
         {"user": 77, "tags": [5, 5, 6]},

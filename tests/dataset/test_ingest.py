@@ -35,7 +35,9 @@ def vocabulary_of(folder, field):
 
 
 def bytes_of(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
 
 
 @pytest.fixture
@@ -47,7 +49,9 @@ def small_chunks(monkeypatch):
 
 
 def test_a_log_is_encoded_as_a_naive_program_would(write, run, rows_of, small_log, small_chunks):
-    folder = run(write("log.csv", small_log), fields=FIELDS, split={"by": "time", "column": "day", "valid": 0.1})
+    folder = run(
+        write("log.csv", small_log), fields=FIELDS, split={"by": "time", "column": "day", "valid": 0.1}
+    )
     lines = [line.split(",") for line in small_log.splitlines()[1:]]
     # 20 rows a day: the last two days test, the two before valid.
     expected = {"train": lines[:320], "valid": lines[320:360], "test": lines[360:]}
@@ -61,12 +65,17 @@ def test_a_log_is_encoded_as_a_naive_program_would(write, run, rows_of, small_lo
         found = rows_of(folder, part)
         assert found["@label"].to_list() == [int(row[0]) for row in rows]
         assert found["user"].to_list() == [user_ids[row[1]] for row in rows]
-        assert found["tags"].to_list() == [[tag_ids[t] for t in row[3].split("|") if t] or [1] for row in rows]
+        assert found["tags"].to_list() == [
+            [tag_ids[t] for t in row[3].split("|") if t] or [1] for row in rows
+        ]
         # log_square leaves 0, 1, 2 as they are; 3 and 4 become 1, 5 becomes 2, 6 becomes 3.
         small = {"0": "0", "1": "1", "2": "2", "3": "1", "4": "1", "5": "2", "6": "3"}
         assert found["price"].to_list() == [price_ids[small[row[2]]] if row[2] else 1 for row in rows]
     assert rows_of(folder, "test")["@row"].to_list() == list(range(360, 400))
-    assert manifest_of(folder)["window"]["valid"] == ["2024-01-17T00:00:00+00:00", "2024-01-18T00:00:00+00:00"]
+    assert manifest_of(folder)["window"]["valid"] == [
+        "2024-01-17T00:00:00+00:00",
+        "2024-01-18T00:00:00+00:00",
+    ]
 
 
 def test_counts_come_from_train_rows_alone(write, run, rows_of):
@@ -117,7 +126,10 @@ def test_every_format_gives_the_same_rows(write, run, tmp_path, rows_of, small_l
 
 def test_the_order_of_columns_does_not_matter(write, run, small_log):
     turned = "\n".join(",".join(reversed(line.split(","))) for line in small_log.splitlines())
-    first, second = run(write("log.csv", small_log), fields=FIELDS), run(write("b/log.csv", turned), fields=FIELDS)
+    first, second = (
+        run(write("log.csv", small_log), fields=FIELDS),
+        run(write("b/log.csv", turned), fields=FIELDS),
+    )
     one, other = bytes_of(first), bytes_of(second)
     assert one.keys() == other.keys()
     assert all(one[name] == other[name] for name in one if name != "manifest.json")
@@ -171,13 +183,28 @@ def test_a_damaged_dataset_is_built_again(write, run, small_log, name, damage):
     assert [entry.name for entry in folder.parent.iterdir()] == [folder.name]
 
 
+def test_a_manifest_with_another_number_is_written_again(write, run, small_log):
+    path = write("log.csv", small_log)
+    folder = run(path, fields=FIELDS)
+    whole = (folder / "manifest.json").read_text()
+    (folder / "manifest.json").write_text(whole.replace('"read": 400', '"read": 401'))
+    assert (run(path, fields=FIELDS) / "manifest.json").read_text() == whole
+
+
 def test_the_manifest_counts_every_row_once(write, run, small_log):
     broken = small_log + "2,u1,1,a,2024-01-20\n1,u1\n"
     folder = run(
         write("log.csv", broken),
         fields=FIELDS,
         where="\"user\" <> 'u3'",
-        split={"by": "time", "column": "day", "valid": "2d", "test": "2d", "gap": "1d", "label_matures_after": "1d"},
+        split={
+            "by": "time",
+            "column": "day",
+            "valid": "2d",
+            "test": "2d",
+            "gap": "1d",
+            "label_matures_after": "1d",
+        },
     )
     rows = manifest_of(folder)["rows"]
     # u3 has one row a day; the last day is immature only in part: rows of the newest instant are.
@@ -223,11 +250,18 @@ def test_quantile_bins_come_from_train_rows(write, run, rows_of):
     split = {"by": "time", "column": "time", "valid": 8, "test": 10}
     folder = run(write("log.csv", "click,x,time\n" + "\n".join(lines)), fields=fields, split=split)
     assert manifest_of(folder)["fields"][0]["edges"] == [3.0]
-    assert vocabulary_of(folder, "x").select("value", "count").rows() == [(None, 0), (None, 0), ("0", 4), ("1", 4)]
+    assert vocabulary_of(folder, "x").select("value", "count").rows() == [
+        (None, 0),
+        (None, 0),
+        ("0", 4),
+        ("1", 4),
+    ]
     assert rows_of(folder, "test")["x"].to_list() == [3, 3]
 
 
-def test_many_rows_give_quantiles_from_a_seeded_sample(write, run, small_log, monkeypatch, tmp_path, make_schema):
+def test_many_rows_give_quantiles_from_a_seeded_sample(
+    write, run, small_log, monkeypatch, tmp_path, make_schema
+):
     rng = np.random.default_rng(0)
     lines = [f"{row % 2},{value:.6f}" for row, value in enumerate(rng.normal(size=4000))]
     path = write("log.csv", "click,x\n" + "\n".join(lines))
@@ -269,7 +303,9 @@ def test_given_files_are_the_parts(write, run, tmp_path, rows_of, small_log):
 
 
 def test_side_tables_are_joined_counted_and_kept(write, run, tmp_path, rows_of, small_log):
-    users = write("users.psv", "u0|Ä\nu1|B\n".encode("latin-1") + b"".join(b"u%d|C\n" % n for n in range(2, 19)))
+    users = write(
+        "users.psv", "u0|Ä\nu1|B\n".encode("latin-1") + b"".join(b"u%d|C\n" % n for n in range(2, 19))
+    )
     join = {
         "input": str(users), "on": "user", "separator": "|", "has_header": False, "columns": ["user", "city"],
         "encoding": "latin-1",
@@ -299,7 +335,8 @@ def scored(folder, path, **keys):
     preparation = Preparation.from_dataset(folder, column_names(sources[0], schema.read), **keys)
     encoder = Encoder.from_dataset(folder, keys.get("fields"))
     return pl.concat(
-        encoder.encode(preparation(chunk).frame) for chunk in chunks(sources, schema.read, preparation.raw_columns, 300)
+        encoder.encode(preparation(chunk).frame)
+        for chunk in chunks(sources, schema.read, preparation.raw_columns, 300)
     )
 
 
@@ -334,12 +371,16 @@ def test_parts_are_cut_into_files_of_fixed_numbers_of_rows(write, run, rows_of, 
     folder = run(write("log.csv", small_log), fields=FIELDS)
     heights = [pl.read_parquet(path).height for path in sorted((folder / "train").iterdir())]
     assert heights[:-1] == [100] * (len(heights) - 1)
-    assert rows_of(folder, "train")["@row"].is_sorted()
+    rows = rows_of(folder, "train")["@row"]
+    assert rows.to_list() == sorted(set(rows))
+    assert len(rows) == manifest_of(folder)["rows"]["train"]
 
 
 def test_progress_runs_through_the_stages_to_their_end(write, tmp_path, make_schema, small_log):
     seen = []
-    ingest(make_schema(), write("log.csv", small_log), tmp_path / "d", progress=lambda *step: seen.append(step))
+    ingest(
+        make_schema(), write("log.csv", small_log), tmp_path / "d", progress=lambda *step: seen.append(step)
+    )
     assert [stage for stage, share in seen if share == 1.0] == ["read", "count", "encode"]
 
 
@@ -348,7 +389,9 @@ def test_progress_runs_through_the_stages_to_their_end(write, tmp_path, make_sch
 def test_real_logs_are_ingested(tmp_path, make_schema):
     criteo = ["label", *(f"I{n}" for n in range(1, 14)), *(f"C{n}" for n in range(1, 27))]
     fields = [
-        {"name": name, "kind": "numeric", "transform": "log_square"} if name[0] == "I" else {"name": name, "min_count": 2}
+        {"name": name, "kind": "numeric", "transform": "log_square"}
+        if name[0] == "I"
+        else {"name": name, "min_count": 2}
         for name in criteo[1:]
     ]
     read = {"separator": "\t", "has_header": False, "columns": criteo}

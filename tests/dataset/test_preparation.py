@@ -37,7 +37,12 @@ def test_one_value_has_one_text(values, expected):
 
 
 def test_the_same_number_is_the_same_value_from_text_integer_and_float_columns():
-    columns = [pl.Series("x", ["7"]), pl.Series("x", [7]), pl.Series("x", [7.0]), pl.Series("x", [7], dtype=pl.UInt8)]
+    columns = [
+        pl.Series("x", ["7"]),
+        pl.Series("x", [7]),
+        pl.Series("x", [7.0]),
+        pl.Series("x", [7], dtype=pl.UInt8),
+    ]
     assert {canonical.text(column)[0] for column in columns} == {"7"}
 
 
@@ -98,7 +103,14 @@ def test_a_text_column_takes_the_type_that_nearly_all_its_cells_have():
 
 @pytest.mark.parametrize(
     "dtype",
-    [pl.Int64(), pl.String(), pl.Date(), pl.Datetime("us"), pl.Datetime("ms", "Europe/Paris"), pl.List(pl.Int8())],
+    [
+        pl.Int64(),
+        pl.String(),
+        pl.Date(),
+        pl.Datetime("us"),
+        pl.Datetime("ms", "Europe/Paris"),
+        pl.List(pl.Int8()),
+    ],
 )
 def test_types_survive_the_manifest(dtype):
     assert parse_dtype(dtype_text(dtype)) == dtype
@@ -130,7 +142,9 @@ def test_a_field_keeps_its_raw_text_where_an_expression_sees_a_number(make_schem
 
 def test_rows_that_break_the_schema_are_listed_once_with_the_first_reason(make_schema):
     schema = make_schema(
-        where="day > 0", fields=[{"name": "price", "kind": "numeric", "transform": "minmax"}], read={"max_bad_rows": 0.5}
+        where="day > 0",
+        fields=[{"name": "price", "kind": "numeric", "transform": "minmax"}],
+        read={"max_bad_rows": 0.5},
     )
     frame = pl.DataFrame(
         {
@@ -203,9 +217,7 @@ def test_a_side_table_adds_attributes_by_canonical_key_and_order_stays(make_sche
 
 
 def test_a_join_may_go_through_the_attribute_of_another(make_schema):
-    schema = make_schema(
-        fields=[{"name": "country"}], joins=[JOIN, {"input": "cities.csv", "on": "city"}]
-    )
+    schema = make_schema(fields=[{"name": "country"}], joins=[JOIN, {"input": "cities.csv", "on": "city"}])
     sides = [
         pl.DataFrame({"user": ["a"], "city": ["Lyon"]}),
         pl.DataFrame({"city": ["Lyon"], "country": ["France"]}),
@@ -219,7 +231,10 @@ def test_a_join_may_go_through_the_attribute_of_another(make_schema):
 @pytest.mark.parametrize(
     ("side", "expected"),
     [
-        ({"user": ["a", "a"], "age": ["1", "2"]}, 'expected one row per "user", found several, for example of "a"'),
+        (
+            {"user": ["a", "a"], "age": ["1", "2"]},
+            'expected one row per "user", found several, for example of "a"',
+        ),
         ({"user": ["a"], "click": ["1"]}, 'its column "click" is also a column of the input'),
         ({"usr": ["a"], "age": ["1"]}, 'has no key column "user"; the nearest name is "usr"'),
     ],
@@ -232,13 +247,25 @@ def test_a_side_table_that_cannot_be_joined_is_refused(make_schema, side, expect
 @pytest.mark.parametrize(
     ("keys", "expected"),
     [
-        ({"label": "clik"}, r'schema label = "clik": "clik" is no column of the input and not derived; the nearest'),
+        (
+            {"label": "clik"},
+            r'schema label = "clik": "clik" is no column of the input and not derived; the nearest',
+        ),
         ({"label": "rating >= "}, r'schema label = "rating >= ": .*parse'),
-        ({"label": "user > 5"}, r"unsupported function 'user'; the column of that name is written '\"user\"'"),
+        (
+            {"label": "user > 5"},
+            r"unsupported function 'user'; the column of that name is written '\"user\"'",
+        ),
         ({"label": "clic k"}, r'schema label = "clic k": .*; the nearest name is "click"'),
         ({"where": "foo(click) > 1"}, r'schema where = "foo\(click\) > 1": unsupported function \'foo\''),
-        ({"derive": {"x": "usr + 1"}}, r'schema derive.x = "usr \+ 1": "usr" is no column .*nearest name is "user"'),
-        ({"fields": [{"name": "uzer"}]}, r'field "uzer" is no column of the input and not derived; the nearest'),
+        (
+            {"derive": {"x": "usr + 1"}},
+            r'schema derive.x = "usr \+ 1": "usr" is no column .*nearest name is "user"',
+        ),
+        (
+            {"fields": [{"name": "uzer"}]},
+            r'field "uzer" is no column of the input and not derived; the nearest',
+        ),
         (
             {"split": {"by": "hash", "column": "usr"}},
             r'schema split.column = "usr" is no column of the input and not derived; the nearest name is "user"',
@@ -260,7 +287,9 @@ def test_an_expression_that_cannot_be_computed_is_named(make_schema):
 
 def test_a_filter_must_say_true_or_false(make_schema):
     frame = pl.DataFrame({"click": ["1", "0"], "user": ["a", "b"], "age": ["1", "2"]})
-    with pytest.raises(DataError, match=r'where = "age \+ 1": expected true or false for each row, found Int64'):
+    with pytest.raises(
+        DataError, match=r'where = "age \+ 1": expected true or false for each row, found Int64'
+    ):
         prepared(make_schema(where="age + 1"), frame)
 
 

@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ctr.dataset import csv_lines
+from ctr.dataset.csv_dialect import Dialect
 from ctr.dataset.inputs import Source, find_files, located
 from ctr.dataset.reading import chunks, column_names
 from ctr.dataset.schema import Read
@@ -39,7 +41,9 @@ CELL = st.text(alphabet='ab,"\n\r |é', max_size=6)
     block=st.integers(1, 80),
     final=st.booleans(),
 )
-def test_what_pythons_csv_writes_is_read_back_whatever_the_block_size(tmp_path_factory, rows, end, block, final):
+def test_what_pythons_csv_writes_is_read_back_whatever_the_block_size(
+    tmp_path_factory, rows, end, block, final
+):
     if end == "\n":  # Python leaves a lone carriage return unquoted there
         rows = [tuple(cell.replace("\r", "") for cell in row) for row in rows]
     text = io.StringIO(newline="")
@@ -70,7 +74,9 @@ def test_any_mess_of_quotes_gives_each_line_a_row_or_sets_it_aside(tmp_path_fact
     # Lines whose quotes are all literal text are what Python's csv says they are.
     if not any(cell.startswith('"') for line in lines for cell in line.split(",")):
         expected = [(n, tuple(row)) for n, row in enumerate(csv.reader(lines)) if len(row) == 2]
-        assert [(n, tuple(c or "" for c in row)) for n, row in zip(numbers, frame.rows(), strict=True)] == expected
+        assert [
+            (n, tuple(c or "" for c in row)) for n, row in zip(numbers, frame.rows(), strict=True)
+        ] == expected
 
 
 def test_a_stray_quote_is_text_and_costs_no_other_row(write):
@@ -132,7 +138,9 @@ def test_a_byte_order_mark_is_no_part_of_the_first_name(write):
 
 
 def test_a_file_without_header_takes_its_names_from_the_schema(write):
-    frame, _, _ = read_all(write("log.tsv", "1\ta\n2\t\n"), separator="\t", has_header=False, columns=["x", "y"])
+    frame, _, _ = read_all(
+        write("log.tsv", "1\ta\n2\t\n"), separator="\t", has_header=False, columns=["x", "y"]
+    )
     assert frame.rows(named=True) == [{"x": "1", "y": "a"}, {"x": "2", "y": None}]
 
 
@@ -144,6 +152,23 @@ def test_null_values_are_missing(write):
 def test_in_a_single_column_a_blank_line_is_a_missing_value(write):
     frame, _, _ = read_all(write("log.csv", "x\n1\n\n2\n"))
     assert frame["x"].to_list() == ["1", None, "2"]
+
+
+def test_well_formed_quotes_need_no_repair():
+    text = b'x,y\r\n"a""b","c\r\nd"\r\n"",e\r\n'
+    (block,) = csv_lines.blocks(io.BytesIO(text), Dialect(b",", b'"'), "log.csv")
+    assert (block.data, block.count, block.numbers) == (text, 3, None)
+
+
+def test_bytes_that_another_encoding_lacks_are_set_aside(write):
+    frame, _, bad = read_all(write("log.csv", b"x,y\n1,\x81\n2,\xe9\n"), encoding="cp1252")
+    assert frame.rows() == [("2", "é")]
+    assert bad["row"].to_list() == [1]
+
+
+def test_json_constants_that_json_does_not_have_are_missing_or_infinite(write):
+    frame, _, _ = read_all(write("log.ndjson", '{"x": NaN}\n{"x": -Infinity}\n'), ["x"], format="ndjson")
+    assert frame["x"].to_list() == [None, "-inf"]
 
 
 def test_without_quoting_a_quote_is_text(write):
@@ -173,7 +198,15 @@ def test_parquet_keeps_its_types_and_reads_only_what_is_wanted(tmp_path):
 
 
 def test_ndjson_gives_canonical_text_and_sets_broken_lines_aside(write):
-    lines = ['{"x": 1, "y": "a"}', '{"x": 2.0, "y": ["p", 3]}', "{broken", "", '{"x": 1e400}', '{"y": true}', "[1]"]
+    lines = [
+        '{"x": 1, "y": "a"}',
+        '{"x": 2.0, "y": ["p", 3]}',
+        "{broken",
+        "",
+        '{"x": 1e400}',
+        '{"y": true}',
+        "[1]",
+    ]
     path = write("log.ndjson", "\n".join(lines) + "\n")
     frame, numbers, bad = read_all(path, ["x", "y"], format="ndjson")
     assert frame["x"].to_list() == ["1", "2", "inf", None]
@@ -214,7 +247,7 @@ def test_a_file_url_is_read_like_a_path(write):
     path = write("log.csv.gz", gzip.compress(b"x,y\n1,2\n"))
     with located(path.as_uri()) as sources:
         assert sources[0].path != path
-        assert list(chunks(sources, Read()))[0].frame.rows() == [("1", "2")]
+        assert next(chunks(sources, Read())).frame.rows() == [("1", "2")]
 
 
 def test_a_url_of_several_files_is_a_glob(write, tmp_path):
@@ -293,7 +326,10 @@ def test_an_input_that_is_not_there_is_named(write, tmp_path, name, expected):
 
 
 def test_an_unknown_kind_of_url_is_refused():
-    with pytest.raises(ConfigError, match='input "nosuch://x/y.csv": cannot be opened'), located("nosuch://x/y.csv"):
+    with (
+        pytest.raises(ConfigError, match=r'input "nosuch://x/y.csv": cannot be opened'),
+        located("nosuch://x/y.csv"),
+    ):
         pass
 
 

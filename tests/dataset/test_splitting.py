@@ -59,7 +59,10 @@ def test_all_rows_of_a_key_fall_into_one_part():
 def test_a_key_hashes_alike_as_text_and_as_number():
     key = HashKey(HashSplit(by="hash", column="user", seed=1))
     assert key.parse(pl.Series(["7"]))[0][0] == key.parse(pl.Series([7.0]))[0][0]
-    assert key.parse(pl.Series(["7"]))[0][0] != HashKey(HashSplit(by="hash", column="u")).parse(pl.Series(["7"]))[0][0]
+    assert (
+        key.parse(pl.Series(["7"]))[0][0]
+        != HashKey(HashSplit(by="hash", column="u")).parse(pl.Series(["7"]))[0][0]
+    )
 
 
 def test_the_key_of_a_text_is_pinned():
@@ -176,7 +179,11 @@ def test_cells_that_are_no_time_are_broken():
 @pytest.mark.parametrize(
     ("values", "keys", "expected"),
     [
-        ([1, 2, 3], {"test": "1d"}, r'"1d" is a duration, but "t" holds numbers, which have no unit; derive a time'),
+        (
+            [1, 2, 3],
+            {"test": "1d"},
+            r'"1d" is a duration, but "t" holds numbers, which have no unit; derive a time',
+        ),
         ([1, 2, 3], {"gap": "6h"}, r'"6h" is a duration, but "t" holds numbers'),
         ([1, 2, 3], {"test": "2024-01-01"}, r'"2024-01-01" is a date, but "t" holds numbers'),
         ([date(2024, 1, 1), date(2024, 1, 2)], {"test": 5}, r'"t" holds times, found the instant 5'),
@@ -188,7 +195,9 @@ def test_durations_and_instants_must_fit_the_column(values, keys, expected):
         time_cuts(batches, key)
 
 
-@pytest.mark.parametrize("keys", [{}, {"valid": 7, "test": 5}, {"valid": 5, "test": 5}, {"valid": 0, "test": 5}])
+@pytest.mark.parametrize(
+    "keys", [{}, {"valid": 7, "test": 5}, {"valid": 5, "test": 5}, {"valid": 0, "test": 5}]
+)
 def test_parts_that_cannot_be_separate_are_refused(keys):
     values = [3] * 10 if not keys else list(range(1, 10))
     key, batches = time_key(values, **keys)

@@ -22,8 +22,13 @@ def test_values_sort_by_their_characters_not_by_language():
 
 
 def test_rare_values_are_unknown_and_nulls_missing():
-    found = vocabulary("x", pl.concat([counts(a=5, b=2, c=1), pl.DataFrame({"value": [None], "count": [7]}).cast(
-        {"value": pl.String})]), min_count=2)
+    found = vocabulary(
+        "x",
+        pl.concat(
+            [counts(a=5, b=2, c=1), pl.DataFrame({"value": [None], "count": [7]}).cast({"value": pl.String})]
+        ),
+        min_count=2,
+    )
     assert found.select("value", "count").rows() == [(None, 1), (None, 7), ("a", 5), ("b", 2)]
 
 

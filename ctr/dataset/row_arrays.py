@@ -1,0 +1,156 @@
+"""The rows of a part as arrays on disk, mapped for training: what the parquet files say, row by row."""
+
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+
+@dataclass(frozen=True)
+class FieldInfo:
+    """One field of a dataset: its features occupy global ids `offset` to `offset + features - 1`."""
+
+    name: str
+    kind: str
+    features: int
+    offset: int
+    scaled: bool
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of one part, as arrays mapped from disk (nothing is read until it is asked for).
+
+    Shapes (N rows, S single-valued fields, L values over all lists and rows):
+        ids: (N, S) int32, global feature ids.
+        values: (N, S) float32 factors of the scaled fields (1 elsewhere), or None where no field is scaled.
+        lists: per list field the global ids (L,) int32 and offsets (N + 1,) int64.
+        labels: (N,) uint8.
+        rows: (N,) int64, number of the row in the input.
+        true_probability: (N,) float64, synthetic logs only.
+    """
+
+    ids: npt.NDArray[np.int32]
+    values: npt.NDArray[np.float32] | None
+    lists: list[tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]]
+    labels: npt.NDArray[np.uint8]
+    rows: npt.NDArray[np.int64]
+    true_probability: npt.NDArray[np.float64] | None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def read_arrays(folder: Path, fields: Sequence[FieldInfo]) -> Part:
+    """Map what `write_arrays` wrote; only labels and true probabilities are read.
+
+    Raises:
+        OSError, ValueError: a file is missing or broken.
+    """
+    values, truth = folder / "values.npy", folder / "true_probability.npy"
+
+    def mapped(name: str) -> npt.NDArray[Any]:
+        array: npt.NDArray[Any] = np.load(folder / f"{name}.npy", mmap_mode="r")
+        return array
+
+    lists = sum(field.kind == "list" for field in fields)
+    return Part(
+        ids=mapped("ids"),
+        values=mapped("values") if values.exists() else None,
+        lists=[(mapped(f"list{n}"), mapped(f"offsets{n}")) for n in range(lists)],
+        labels=np.load(folder / "labels.npy"),
+        rows=mapped("rows"),
+        true_probability=np.load(truth) if truth.exists() else None,
+    )
+
+
+def write_arrays(
+    folder: Path, frames: Iterable[pl.DataFrame], fields: Sequence[FieldInfo], with_truth: bool
+) -> None:
+    """Lay encoded rows out as arrays, so that a shuffled batch is one gather per array.
+
+    Args:
+        folder: empty; `read_arrays` reads it.
+        frames: rows as a part's parquet files hold them.
+        fields: in slot order.
+        with_truth: the rows have a "@true_probability".
+    """
+    single = [field for field in fields if field.kind != "list"]
+    with ExitStack() as stack:
+
+        def array(file: str, kind: type, *tail: int) -> _ArrayFile:
+            return stack.enter_context(_ArrayFile(folder / f"{file}.npy", kind, tail))
+
+        ids = array("ids", np.int32, len(single))
+        scaled = any(field.scaled for field in single)
+        values = array("values", np.float32, len(single)) if scaled else None
+        truth = array("true_probability", np.float64) if with_truth else None
+        labels, numbers = array("labels", np.uint8), array("rows", np.int64)
+        lists = [
+            _ListFiles(field, array(f"list{n}", np.int32), array(f"offsets{n}", np.int64))
+            for n, field in enumerate(fields[len(single) :])
+        ]
+        for frame in frames:
+            block = np.empty((frame.height, len(single)), np.int32)
+            factors = np.ones((frame.height, len(single)), np.float32)
+            for slot, field in enumerate(single):
+                block[:, slot] = frame[field.name].to_numpy() + field.offset
+                if field.scaled:
+                    factors[:, slot] = frame[f"@value:{field.name}"].to_numpy()
+            ids.add(block)
+            if values is not None:
+                values.add(factors)
+            if truth is not None:
+                truth.add(frame["@true_probability"].to_numpy())
+            labels.add(frame["@label"].to_numpy())
+            numbers.add(frame["@row"].to_numpy())
+            for files in lists:
+                files.add(frame[files.field.name])
+
+
+class _ArrayFile:
+    """A `.npy` file that grows row by row; written, not mapped: on a full disk a mapped write kills the process."""
+
+    def __init__(self, path: Path, kind: type, tail: tuple[int, ...]) -> None:
+        self._kind, self._tail, self._rows = np.dtype(kind), tail, 0
+        self._file = path.open("wb")
+        self._write_header()
+
+    def __enter__(self) -> "_ArrayFile":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with self._file:
+            self._file.seek(0)
+            self._write_header()
+
+    def add(self, rows: npt.NDArray[Any]) -> None:
+        """Append rows (N, *tail)."""
+        self._file.write(np.ascontiguousarray(rows, self._kind).data)
+        self._rows += len(rows)
+
+    def _write_header(self) -> None:
+        # NumPy pads headers, so that one with more rows is as long as one with fewer.
+        header = {"descr": self._kind.str, "fortran_order": False, "shape": (self._rows, *self._tail)}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+
+class _ListFiles:
+    """One list field as flat ids and, per row, where its values start."""
+
+    def __init__(self, field: FieldInfo, ids: _ArrayFile, offsets: _ArrayFile) -> None:
+        self.field, self._ids, self._offsets = field, ids, offsets
+        self._end = 0
+        offsets.add(np.zeros(1, np.int64))
+
+    def add(self, column: pl.Series) -> None:
+        """Append the lists of some rows."""
+        ends = self._end + np.cumsum(column.list.len().to_numpy(), dtype=np.int64)
+        self._offsets.add(ends)
+        self._end = int(ends[-1])
+        self._ids.add(column.explode(empty_as_null=False).to_numpy() + self.field.offset)

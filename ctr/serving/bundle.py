@@ -1,0 +1,153 @@
+"""A bundle: the folder that scoring needs, nothing more. Opening one verifies it, and needs no PyTorch.
+
+    manifest.json         what the folder holds, with the digest of every other file and of itself
+    schema.json           the schema of the kept fields; its joins read the side tables below
+    vocabulary.parquet    field, role, value, id: the row of the embedding table that each kept feature reads
+    weights.safetensors   the network's weights
+    side_tables/*.parquet what the kept fields need of the schema's joins
+    golden.parquet        a few raw rows with the probability that the exported network gave them
+
+Nothing in it is ever run as code. No time and no absolute path is in it: the same run gives the same bytes.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from ctr.dataset.preparation import side_table_path
+from ctr.dataset.schema import Schema
+from ctr.serving.manifest import (
+    GOLDEN,
+    MANIFEST,
+    REQUIRED,
+    SCHEMA,
+    VOCABULARY,
+    WEIGHTS,
+    Manifest,
+    broken,
+    file_entry,
+    first_line,
+    read_manifest,
+)
+
+GOLDEN_PROBABILITY = "@probability"  # "@" keeps it apart from the raw columns
+VOCABULARY_COLUMNS = {"field": pl.String, "role": pl.String, "value": pl.String, "id": pl.Int32}
+
+_SIDE_TABLE = re.compile(r"side_tables/\d{5}\.parquet")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle. `schema` holds the kept fields alone."""
+
+    folder: Path
+    manifest: Manifest
+    schema: Schema
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Self:
+        """Verify a folder: nothing is missing, no byte has changed, no file lies elsewhere.
+
+        Raises:
+            ConfigError: there is no bundle, or it was written by a newer version.
+            DataError: the bundle is damaged or was altered; the message names the file.
+        """
+        folder = Path(folder)
+        manifest = read_manifest(folder)
+        _check_files(folder, manifest)
+        try:
+            schema = Schema.model_validate_json((folder / SCHEMA).read_bytes())
+        except ValidationError as error:
+            raise broken(folder, f'"{SCHEMA}" is no schema: {first_line(error)}') from None
+        if [field.name for field in schema.fields] != [entry.name for entry in manifest.fields]:
+            raise broken(folder, f'"{SCHEMA}" and "{MANIFEST}" name different fields')
+        for field, entry in zip(schema.fields, manifest.fields, strict=True):
+            if field.scaled != (entry.scale is not None):
+                raise broken(folder, f'"{MANIFEST}": field "{field.name}" and its scale do not fit')
+        sides = {side_table_path(number) for number in range(len(schema.joins))}
+        if sides != manifest.files.keys() - set(REQUIRED):
+            raise broken(folder, f'"{SCHEMA}" and "{MANIFEST}" name different side tables')
+        return cls(folder, manifest, schema)
+
+    @property
+    def columns(self) -> list[str]:
+        """The raw columns that scoring reads."""
+        return list(dict.fromkeys(column for entry in self.manifest.fields for column in entry.columns))
+
+    @property
+    def bytes(self) -> int:
+        """All of it on disk."""
+        files = self.manifest.files.values()
+        return sum(entry.bytes for entry in files) + (self.folder / MANIFEST).stat().st_size
+
+    def vocabulary(self) -> pl.DataFrame:
+        """field, role, value, id: every row of the embedding table but row 0 belongs to one feature.
+
+        Raises:
+            DataError: it does not.
+        """
+        frame = self._parquet(VOCABULARY)
+        if dict(frame.schema) != VOCABULARY_COLUMNS:
+            raise broken(self.folder, f'"{VOCABULARY}": expected the columns {", ".join(VOCABULARY_COLUMNS)}')
+        ids, rows = frame["id"].fill_null(0).to_numpy(), self.manifest.architecture.get("rows")
+        if rows != len(ids) + 1 or not np.array_equal(np.sort(ids), np.arange(1, rows)):
+            raise broken(self.folder, f'"{VOCABULARY}": expected each row of the table once, 1 to {rows} - 1')
+        return frame
+
+    def weights(self) -> dict[str, npt.NDArray[Any]]:
+        """The network's tensors by name.
+
+        Raises:
+            DataError: the file is no safetensors file, or holds NaN or infinity.
+        """
+        try:
+            weights: dict[str, npt.NDArray[Any]] = load_file(self.folder / WEIGHTS)
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise broken(self.folder, f'"{WEIGHTS}" cannot be read: {error}') from None
+        for name, array in weights.items():
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise broken(self.folder, f'"{WEIGHTS}": "{name}" holds NaN or infinity')
+        return weights
+
+    def side_tables(self) -> list[pl.DataFrame]:
+        """One frame per join of `schema`."""
+        return [self._parquet(side_table_path(number)) for number in range(len(self.schema.joins))]
+
+    def golden(self) -> pl.DataFrame:
+        """Raw rows with the probability they had at export, null where a row broke the schema."""
+        frame = self._parquet(GOLDEN)
+        if frame.schema.get(GOLDEN_PROBABILITY) != pl.Float64:
+            raise broken(self.folder, f'"{GOLDEN}": expected a column "{GOLDEN_PROBABILITY}" of type Float64')
+        return frame
+
+    def _parquet(self, name: str) -> pl.DataFrame:
+        try:
+            return pl.read_parquet(self.folder / name, glob=False)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise broken(self.folder, f'"{name}" cannot be read: {first_line(error)}') from None
+
+
+def _check_files(folder: Path, manifest: Manifest) -> None:
+    for name in REQUIRED:
+        if name not in manifest.files:
+            raise broken(folder, f'"{MANIFEST}" does not list "{name}"')
+    inside = folder.resolve()
+    for name, entry in manifest.files.items():
+        # Names are matched, not cleaned: no other name can be in a bundle, whatever it would lead to.
+        if name not in REQUIRED and not _SIDE_TABLE.fullmatch(name):
+            raise broken(folder, f'"{MANIFEST}" lists "{name}", which is no file of a bundle')
+        path = folder / name
+        if not path.is_file():
+            raise broken(folder, f'the file "{name}" is missing')
+        if path.resolve() != inside / name:
+            raise broken(folder, f'"{name}" is a link; a bundle\'s files lie in its folder')
+        if path.stat().st_size != entry.bytes or file_entry(path) != entry:
+            raise broken(folder, f'"{name}" is not the file that was exported, its bytes differ')

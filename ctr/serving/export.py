@@ -1,0 +1,229 @@
+"""A trained network -> a bundle, proven on its golden rows before it appears under its name."""
+
+import errno
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from safetensors.torch import save_file
+
+import ctr
+from ctr.dataset.batches import Layout
+from ctr.dataset.encoding import Encoder
+from ctr.dataset.expressions import roots
+from ctr.dataset.feature_set import FeatureSet
+from ctr.dataset.inputs import located
+from ctr.dataset.preparation import Preparation, side_table_path
+from ctr.dataset.reading import Chunk, chunks, column_names
+from ctr.dataset.schema import FilesSplit, Join, Schema
+from ctr.dataset.store import Dataset
+from ctr.errors import CtrError
+from ctr.network.network import Architecture, Network
+from ctr.serving import manifest as parts
+from ctr.serving.bundle import GOLDEN_PROBABILITY, VOCABULARY_COLUMNS
+from ctr.serving.forward import probabilities
+from ctr.serving.rows import encoded_rows
+from ctr.serving.scorer import Scorer
+
+_GOLDEN_ROWS = 200
+_GOLDEN_BYTES = 1 << 20
+_PACKAGES = ("polars", "polars-hash", "numpy", "safetensors", "torch")
+
+
+def export_bundle(
+    folder: Path,
+    *,
+    dataset: Dataset,
+    source: str | Path,
+    network: Network,
+    architecture: Architecture,
+    layout: Layout,
+    feature_set: FeatureSet | None,
+    metrics: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+) -> int:
+    """Write a bundle; an earlier one in the same folder is replaced. It appears whole or not at all.
+
+    Args:
+        folder: of the bundle.
+        dataset: what the network was trained on.
+        source: the raw input as it was given to ingest; its first rows become the golden rows.
+        network: keep-all or compact, its gate hardened into the tables.
+        architecture: what `build` needs for a network with these weights.
+        layout: which row of the table each feature reads.
+        feature_set: what was kept; None where everything was.
+        metrics: of this network, as JSON.
+        provenance: where it comes from, as JSON.
+
+    Returns:
+        Bytes of all files together.
+
+    Raises:
+        CtrError: the network is no one that a bundle can hold, the folder cannot be written, or the disk is full.
+        DataError: the bundle gives golden rows other probabilities than the network (never, unless there is a fault).
+    """
+    _check(network, dataset, layout)
+    network = network.eval()
+    vocabulary = dataset.vocabulary.with_columns(pl.Series("id", layout.table_rows, dtype=pl.Int32))
+    with _raw_rows(dataset.schema, source) as (columns, sample):
+        preparation = Preparation.from_dataset(dataset.folder, columns, layout.fields)
+        raw = next(sample(preparation.raw_columns))
+    entries = _field_entries(dataset, layout, columns)
+    with _appearing(folder) as built:
+        schema = _write_schema(built, dataset.schema, layout.fields, preparation.side_tables())
+        vocabulary.filter(pl.col("id") > 0).select(list(VOCABULARY_COLUMNS)).write_parquet(
+            built / parts.VOCABULARY, compression="zstd"
+        )
+        weights = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
+        save_file(weights, built / parts.WEIGHTS)
+        shutil.copymode(built / parts.VOCABULARY, built / parts.WEIGHTS)  # safetensors hides it from others
+        # With the whole vocabulary and the network itself: another way than the one that the bundle will go.
+        encoder = Encoder(dataset.schema, dataset.manifest["fields"], vocabulary, layout.fields)
+        _write_golden(built, raw, preparation, encoder, network)
+        files = {path.relative_to(built).as_posix(): path for path in built.rglob("*") if path.is_file()}
+        content = {
+            "format_version": parts.FORMAT_VERSION,
+            "name": schema.name,
+            "dataset": dataset.digest,
+            "feature_set": feature_set.digest() if feature_set else None,
+            "features": (feature_set or _everything(dataset)).counts(),
+            "architecture": asdict(architecture),
+            "fields": entries,
+            "columns": dataset.manifest["columns"],
+            "metrics": dict(metrics),
+            "provenance": dict(provenance),
+            "versions": {"ctr": ctr.__version__, **{name: version(name) for name in _PACKAGES}},
+            "files": {name: parts.file_entry(files[name]).model_dump() for name in sorted(files)},
+        }
+        plain = json.loads(json.dumps(content))
+        (built / parts.MANIFEST).write_text(parts.render_manifest(plain), encoding="utf-8")
+        return Scorer(built).bundle.bytes
+
+
+def _check(network: Network, dataset: Dataset, layout: Layout) -> None:
+    """Refuse what no bundle can hold.
+
+    Raises:
+        CtrError: a gate, weights that are not finite, or a field whose unknown is kept though a value is dropped.
+    """
+    if network.gate is not None:
+        raise CtrError("export: the network still has a gate; compact it first")
+    for name, tensor in network.state_dict().items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise CtrError(f'export: the weights "{name}" hold NaN or infinity')
+    for info in dataset.fields:
+        rows = layout.table_rows[info.offset : info.offset + info.features]
+        # A bundle cannot tell a dropped value from one that was never seen (see `FeatureSet.of`).
+        if rows[0] > 0 and (rows[2:] == 0).any():
+            raise CtrError(f'export: field "{info.name}" keeps its unknown but drops values')
+
+
+def _everything(dataset: Dataset) -> FeatureSet:
+    return FeatureSet.of(dataset, np.ones(dataset.features, np.bool_), np.ones(dataset.features), {})
+
+
+@contextmanager
+def _raw_rows(schema: Schema, source: str | Path) -> Iterator[tuple[list[str], Any]]:
+    """The input's columns, and a function from wanted columns to chunks of raw rows."""
+    if isinstance(schema.split, FilesSplit):
+        source = Path(source) / schema.split.train
+    with located(source) as sources:
+        columns = column_names(sources[0], schema.read)
+        yield columns, lambda wanted: chunks(sources, schema.read, wanted, _GOLDEN_BYTES)
+
+
+def _write_golden(
+    built: Path, raw: Chunk, preparation: Preparation, encoder: Encoder, network: Network
+) -> None:
+    """The first raw rows with the network's probabilities; null where a row breaks the schema."""
+    frame = raw.frame.head(_GOLDEN_ROWS)
+    rows = raw.rows[: frame.height]
+    prepared = preparation(Chunk(raw.file, frame, rows, raw.offset, raw.count, raw.bad, raw.fraction))
+    encoded = encoder.encode(prepared.frame)
+    found = pl.Series(GOLDEN_PROBABILITY, probabilities(network, encoded_rows(encoded, encoder.fields)))
+    bad = pl.Series(np.isin(rows + 1, prepared.bad["row"].to_numpy()))
+    frame.with_columns(found.set(bad, None)).write_parquet(built / parts.GOLDEN, compression="zstd")
+
+
+def _write_schema(built: Path, schema: Schema, kept: Sequence[str], tables: Sequence[pl.DataFrame]) -> Schema:
+    """The schema without what the kept fields do not need, and the side tables that they need.
+
+    Label and `where` stay, with what they are derived from, so that a bundle can be evaluated on other rows.
+    """
+    needed = [*kept, *roots(schema.label), *(roots(schema.where) if schema.where else [])]
+    for name in needed:  # grows while it is read
+        if name in schema.derive:
+            needed += [root for root in roots(schema.derive[name]) if root not in needed]
+    joins: list[Join] = []
+    for join, table in zip(schema.joins, tables, strict=True):
+        if table.width == 1:  # nothing but its key
+            continue
+        path = side_table_path(len(joins))
+        (built / path).parent.mkdir(exist_ok=True)
+        table.write_parquet(built / path, compression="zstd")
+        joins.append(Join(input=path, on=join.on, format="parquet"))
+    reduced = schema.model_copy(
+        update={
+            "fields": [field for field in schema.fields if field.name in kept],
+            "derive": {name: text for name, text in schema.derive.items() if name in needed},
+            "true_probability": None,
+            "joins": joins,
+        }
+    )
+    text = json.dumps(reduced.model_dump(mode="json"), indent=1, ensure_ascii=False)
+    (built / parts.SCHEMA).write_text(text + "\n", encoding="utf-8")
+    return reduced
+
+
+def _field_entries(dataset: Dataset, layout: Layout, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Per kept field, in schema order, its encoding and the raw columns it is made of."""
+    tables = [
+        pl.read_parquet_schema(dataset.folder / side_table_path(number))
+        for number in range(len(dataset.schema.joins))
+    ]
+    empty = [pl.DataFrame(schema=table) for table in tables]
+    entries = []
+    for entry in dataset.manifest["fields"]:
+        if entry["name"] not in layout.fields:
+            continue
+        alone = Preparation(
+            dataset.schema,
+            columns,
+            types=dataset.manifest["columns"],
+            side_tables=empty,
+            fields=[entry["name"]],
+            training=False,
+        )
+        encoding = {key: entry[key] for key in ("name", "kind", "features", "scale", "edges")}
+        entries.append({**encoding, "columns": alone.raw_columns})
+    return entries
+
+
+@contextmanager
+def _appearing(folder: Path) -> Iterator[Path]:
+    """An empty folder that takes the place of `folder` in the end, or vanishes on failure.
+
+    Raises:
+        CtrError: it cannot be written.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
+            built = Path(scratch) / folder.name
+            built.mkdir()
+            yield built
+            if folder.exists():
+                folder.rename(Path(scratch) / "old")
+            built.rename(folder)
+    except OSError as error:
+        reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
+        raise CtrError(f'bundle "{folder}": cannot be written: {reason}') from None

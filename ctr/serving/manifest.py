@@ -1,0 +1,146 @@
+"""`manifest.json` of a bundle: what the folder holds, with the digest of every other file and of itself."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field as Key
+from pydantic import ValidationError
+
+import ctr
+from ctr.errors import ConfigError, CtrError, DataError
+from ctr.settings import Strict
+
+FORMAT_VERSION = 1
+MANIFEST, SCHEMA, VOCABULARY = "manifest.json", "schema.json", "vocabulary.parquet"
+WEIGHTS, GOLDEN = "weights.safetensors", "golden.parquet"
+REQUIRED = (SCHEMA, VOCABULARY, WEIGHTS, GOLDEN)
+
+_LARGEST = 256 << 20
+
+Finite = Annotated[float, Key(allow_inf_nan=False)]
+
+
+class FileEntry(Strict):
+    """Size and SHA-256 of a file."""
+
+    bytes: Annotated[int, Key(ge=0)]
+    sha256: str
+
+
+class ScaleEntry(Strict):
+    """A scaled number is (v - shift) * factor."""
+
+    shift: Finite
+    factor: Finite
+
+
+class FieldEntry(Strict):
+    """A kept field: its encoding (as in a dataset's manifest), and the raw columns that it is made of."""
+
+    name: str
+    kind: str
+    features: int
+    scale: ScaleEntry | None
+    edges: list[Finite] | None
+    columns: list[str]
+
+
+class Manifest(Strict):
+    """What `manifest.json` says.
+
+    dataset, feature_set: digests; no feature set where all features were kept. features: counts of kept and all
+    vocabulary values, in all and per field. columns: the types of raw columns in expressions.
+    """
+
+    format_version: int
+    name: str
+    dataset: str
+    feature_set: str | None
+    features: dict[str, Any]
+    architecture: dict[str, Any]
+    fields: Annotated[list[FieldEntry], Key(min_length=1)]
+    columns: dict[str, str]
+    metrics: dict[str, Any]
+    provenance: dict[str, Any]
+    versions: dict[str, str]
+    files: dict[str, FileEntry]
+    checksum: str
+
+
+def broken(folder: Path, found: str) -> DataError:
+    """The error of a bundle that is not as it was written."""
+    return DataError(f'bundle "{folder}": {found}; export or copy the bundle again')
+
+
+def render_manifest(content: Mapping[str, Any]) -> str:
+    """The one text of a manifest, with its checksum."""
+    plain = {key: value for key, value in content.items() if key != "checksum"}
+    digest = hashlib.sha256(_text(plain).encode()).hexdigest()
+    return _text({**plain, "checksum": digest})
+
+
+def file_entry(path: Path) -> FileEntry:
+    """Size and SHA-256 of `path`."""
+    with path.open("rb") as stream:
+        return FileEntry(bytes=path.stat().st_size, sha256=hashlib.file_digest(stream, "sha256").hexdigest())
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a bundle.
+
+    Raises:
+        ConfigError: there is no bundle, or it was written by a newer version.
+        DataError: the manifest is missing from a bundle, or was altered.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise _no_manifest(folder)
+    if path.stat().st_size > _LARGEST:
+        raise broken(folder, f'"{MANIFEST}" is larger than {_LARGEST >> 20} MB')
+    try:
+        text = path.read_bytes().decode("utf-8")
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise broken(folder, f'"{MANIFEST}" is no valid JSON: {first_line(error)}') from None
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if not isinstance(version, int) or version < 1:
+        raise broken(folder, f'"{MANIFEST}": expected a format_version, found {version!r}')
+    if version > FORMAT_VERSION:
+        raise ConfigError(
+            f'bundle "{folder}": has format version {version}, this ctr ({ctr.__version__}) reads up to '
+            f"{FORMAT_VERSION}; upgrade ctr"
+        )
+    try:
+        if render_manifest(content) != text:
+            raise ValueError("its checksum is not the one recorded, the file was altered")
+        return Manifest.model_validate_json(text)
+    except (ValueError, RecursionError) as error:  # a ValidationError is a ValueError
+        raise broken(folder, f'"{MANIFEST}": {first_line(error)}') from None
+
+
+def _no_manifest(folder: Path) -> CtrError:
+    """Damaged where other files of a bundle are there; otherwise the path is wrong."""
+    if not folder.exists():
+        return ConfigError(f'bundle "{folder}": no such folder')
+    if not folder.is_dir():
+        return ConfigError(f'bundle "{folder}": expected the folder of a bundle, found a file')
+    if any((folder / name).exists() for name in REQUIRED):
+        return broken(folder, f'the file "{MANIFEST}" is missing')
+    inside = folder / "bundle"
+    hint = f'; this run\'s bundle is "{inside}"' if (inside / MANIFEST).is_file() else ""
+    return ConfigError(f'bundle "{folder}": expected a file "{MANIFEST}" in it, found none{hint}')
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line."""
+    if isinstance(error, ValidationError):
+        detail = error.errors(include_url=False)[0]
+        return f"{'.'.join(str(part) for part in detail['loc'])}: {detail['msg']}"
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _text(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

@@ -1,0 +1,53 @@
+"""Encoded columns -> the arrays that a network reads. Needs no PyTorch.
+
+Shapes: B rows, S single-valued fields, M list fields, L values over all lists.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from ctr.dataset.schema import FieldSpec
+
+
+class EncodedRows(NamedTuple):
+    """What a network reads of some rows, as NumPy arrays; see `ctr.network.embeddings.Inputs`.
+
+    ids: (B, S) int64. values: (B, S) float32, or None where no field is scaled. list_ids, list_slots: (L,) int64.
+    list_lengths: (B, M) float32.
+    """
+
+    ids: npt.NDArray[np.int64]
+    values: npt.NDArray[np.float32] | None
+    list_ids: npt.NDArray[np.int64]
+    list_slots: npt.NDArray[np.int64]
+    list_lengths: npt.NDArray[np.float32]
+
+
+def encoded_rows(encoded: pl.DataFrame, fields: Sequence[FieldSpec]) -> EncodedRows:
+    """Single-valued fields and list fields, each in the order of `fields`.
+
+    Args:
+        encoded: what `ctr.dataset.encoding.Encoder.encode` returns, with rows of the embedding table as ids.
+        fields: its fields.
+    """
+    single = [field for field in fields if field.kind != "list"]
+    lists = [field for field in fields if field.kind == "list"]
+    ids = np.empty((encoded.height, len(single)), np.int64)
+    values = np.ones(ids.shape, np.float32) if any(field.scaled for field in single) else None
+    for slot, field in enumerate(single):
+        ids[:, slot] = encoded[field.name].to_numpy()
+        if values is not None and field.scaled:
+            values[:, slot] = encoded[f"@value:{field.name}"].to_numpy()
+    lengths = np.empty((encoded.height, len(lists)), np.float32)
+    list_ids, slots = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for number, field in enumerate(lists):
+        column = encoded[field.name]
+        length = column.list.len().to_numpy()
+        lengths[:, number] = length
+        list_ids.append(column.explode().to_numpy().astype(np.int64))
+        slots.append(np.repeat(np.arange(encoded.height) * len(lists) + number, length))
+    return EncodedRows(ids, values, np.concatenate(list_ids), np.concatenate(slots), lengths)

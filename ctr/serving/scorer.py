@@ -1,0 +1,205 @@
+"""Raw rows -> click probabilities, by a bundle. PyTorch is imported when a `Scorer` is made, not before."""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from ctr.dataset.bad_rows import describe, no_bad_rows
+from ctr.dataset.encoding import Encoder
+from ctr.dataset.inputs import located
+from ctr.dataset.parallel import ahead
+from ctr.dataset.preparation import Preparation
+from ctr.dataset.reading import Chunk, chunks, column_names
+from ctr.errors import ConfigError, DataError, nearest
+from ctr.serving.bundle import GOLDEN_PROBABILITY, Bundle
+from ctr.serving.manifest import GOLDEN, broken
+from ctr.serving.probability_file import ProbabilityFile
+from ctr.serving.reading_keys import reading_keys
+from ctr.serving.rows import encoded_rows
+
+Floats = npt.NDArray[np.float64]
+Progress = Callable[[str, float], None]
+
+_PIECE = 65_536  # rows of a frame that are encoded at once
+# Other processors and batch sizes round otherwise; a wrong encoding is wrong by far more.
+_GOLDEN_TOLERANCE = 1e-5
+
+
+class Scorer:
+    """Scores raw rows. Safe to use from several threads.
+
+    Args:
+        bundle: a bundle or its folder.
+        batch_size: rows in one pass through the network; memory grows with it, results do not change.
+
+    Raises:
+        ConfigError: there is no bundle, or it was written by a newer version.
+        DataError: the bundle is damaged, or its golden rows do not get the probabilities that they had at export.
+    """
+
+    def __init__(self, bundle: str | Path | Bundle, batch_size: int = 8192) -> None:
+        if batch_size < 1:
+            raise ConfigError(f"batch_size: expected at least 1, found {batch_size}")
+        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        self._batch_size = batch_size
+        schema, manifest = self.bundle.schema, self.bundle.manifest
+        self._preparation = Preparation(
+            schema,
+            self.columns,
+            types=manifest.columns,
+            side_tables=self.bundle.side_tables(),
+            training=False,
+        )
+        entries = [entry.model_dump() for entry in manifest.fields]
+        self._encoder = Encoder(schema, entries, self.bundle.vocabulary())
+        from ctr.serving.forward import Forward
+
+        try:
+            self._forward = Forward(manifest.architecture, self.bundle.weights())
+        except ValueError as error:
+            raise broken(self.bundle.folder, f"architecture and weights do not fit: {error}") from None
+        self._check_golden()
+
+    @property
+    def fields(self) -> list[str]:
+        """The fields that the network reads, in schema order."""
+        return [field.name for field in self._encoder.fields]
+
+    @property
+    def columns(self) -> list[str]:
+        """The raw columns that rows must have; all others are ignored."""
+        return self.bundle.columns
+
+    def score(self, frame: pl.DataFrame) -> Floats:
+        """Click probabilities (rows,) in row order, NaN where a row breaks the schema (text in a numeric field).
+
+        Args:
+            frame: raw rows; columns in any order. `where` does not apply, and no label is needed.
+
+        Raises:
+            DataError: a column is missing, or has a type that its field cannot have.
+        """
+        self.require(frame.columns, "the frame")
+        result = np.full(frame.height, np.nan)
+        needed = frame.select(self.columns)
+        for start in range(0, frame.height, _PIECE):
+            piece = needed.slice(start, _PIECE)
+            rows = np.arange(piece.height)
+            chunk = Chunk("frame", piece, rows, 0, piece.height, no_bad_rows(), 1.0)
+            result[start : start + piece.height], _ = self.score_chunk(chunk, 0)
+        return result
+
+    def score_chunk(self, chunk: Chunk, first: int) -> tuple[Floats, pl.DataFrame]:
+        """Probabilities of all rows of a chunk (chunk.count,), and those that break the schema as `BAD_ROWS`.
+
+        Args:
+            chunk: rows with the columns `columns`.
+            first: number, in its file, of the chunk's first row.
+        """
+        prepared = self._preparation(chunk)
+        encoded = self._encoder.encode(prepared.frame)
+        result = np.full(chunk.count, np.nan)
+        for start in range(0, encoded.height, self._batch_size):
+            batch = encoded.slice(start, self._batch_size)
+            rows = prepared.rows[start : start + batch.height] - first
+            result[rows] = self._forward(encoded_rows(batch, self._encoder.fields))
+        result[prepared.bad["row"].to_numpy() - 1 - first] = np.nan
+        return result, prepared.bad
+
+    def require(self, columns: Iterable[str], where: str) -> None:
+        """Refuse input without a needed column.
+
+        Raises:
+            DataError: names the field, the column and the nearest column that there is.
+        """
+        there = set(columns)
+        for entry in self.bundle.manifest.fields:
+            for column in entry.columns:
+                if column not in there:
+                    needs = f'field "{entry.name}"' + (
+                        f' needs the column "{column}"' if column != entry.name else ""
+                    )
+                    hint = nearest(column, sorted(there - set(self.columns)))
+                    raise DataError(f"{needs}: {where} has no such column{hint}")
+
+    def _check_golden(self) -> None:
+        golden = self.bundle.golden()
+        expected = golden[GOLDEN_PROBABILITY].fill_null(np.nan).to_numpy()
+        found = self.score(golden.drop(GOLDEN_PROBABILITY))
+        wrong = np.flatnonzero(~np.isclose(found, expected, rtol=0.0, atol=_GOLDEN_TOLERANCE, equal_nan=True))
+        if len(wrong):
+            row = wrong[0]
+            raise broken(
+                self.bundle.folder,
+                f'row {row + 1} of "{GOLDEN}": expected the probability {expected[row]:.6f}, found {found[row]:.6f}',
+            )
+
+
+@dataclass(frozen=True)
+class ScoreSummary:
+    """What `score_file` did: rows written, those without a probability, seconds."""
+
+    rows: int
+    null_rows: int
+    seconds: float
+
+
+def score_file(
+    bundle: str | Path | Bundle,
+    input: str | Path,
+    out: str | Path,
+    *,
+    progress: Progress | None = None,
+    max_bad_rows: float | None = None,
+) -> ScoreSummary:
+    """Score a file of raw rows, in constant memory.
+
+    `out` becomes a parquet file with the column `probability` (Float64: the sigmoid of float32 logits), in input
+    order, null where a row breaks the schema. It appears whole or not at all.
+
+    Args:
+        bundle: a bundle or its folder.
+        input: path, glob or URL; the format is told by the name, and read with the schema's keys (see `reading_keys`).
+        out: the file to write; an existing one is replaced.
+        progress: called with "score" and the share of the input that is done.
+        max_bad_rows: share of rows that may break the schema; by default the schema's.
+
+    Raises:
+        ConfigError: there is no such input or bundle, or `out` cannot be meant.
+        DataError: the bundle is damaged, the input lacks a column, or too many rows break the schema.
+        CtrError: `out` cannot be written.
+    """
+    started = time.perf_counter()
+    scorer = Scorer(bundle)
+    limit = scorer.bundle.schema.read.max_bad_rows if max_bad_rows is None else max_bad_rows
+    if not 0.0 <= limit <= 1.0:
+        raise ConfigError(f"max_bad_rows: expected a share from 0 to 1, found {limit}")
+    rows, bad, shown = 0, 0, no_bad_rows()
+    with located(input) as sources, ProbabilityFile(Path(out), sources) as file:
+        read = reading_keys(sources[0], scorer.bundle.schema, scorer.columns)
+        scorer.require(column_names(sources[0], read), f'file "{sources[0].name}"')
+        for chunk in ahead(chunks(sources, read, scorer.columns)):
+            found, broken_rows = scorer.score_chunk(chunk, rows - chunk.offset)
+            rows, bad = rows + chunk.count, bad + broken_rows.height
+            shown = pl.concat([shown, broken_rows.head(5 - shown.height)])
+            # As soon as they are too many for the whole input, as far as its length can be told.
+            if bad > limit * rows / max(chunk.fraction, 1e-9):
+                raise _too_many(bad, rows, limit, shown)
+            file.append(found)
+            if progress:
+                progress("score", chunk.fraction)
+        if bad > limit * rows:
+            raise _too_many(bad, rows, limit, shown)
+    return ScoreSummary(rows, bad, time.perf_counter() - started)
+
+
+def _too_many(bad: int, rows: int, limit: float, shown: pl.DataFrame) -> DataError:
+    return DataError(
+        f"{bad} of {rows} rows ({bad / rows:.2%}) break the schema, max_bad_rows = {limit:g} allows {limit:.2%}; "
+        f"nothing was written; the first:\n{describe(shown)}"
+    )

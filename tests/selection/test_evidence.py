@@ -1,0 +1,316 @@
+"""How gates learn, held against loops over rows and occurrences, and what the price must not depend on."""
+
+import copy
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from ctr.dataset.batches import Batches, Layout
+from ctr.network.backbones import BACKBONES
+from ctr.network.gates import SoftGate
+from ctr.selection.evidence import EvidenceGates, Schedule, evidence_of
+from ctr.training.fit import to_inputs
+from tests.reference.evidence import DenseGates, contributions
+from tests.selection.conftest import PLANTED_FIELDS, planted_log
+
+EACH = pytest.mark.parametrize("backbone", BACKBONES)
+CPU = torch.device("cpu")
+
+
+def gates_of(
+    network, folder, *, steps, steps_per_epoch, price=1.0, ratio=None, rate=1.0, values=None, hot=20.0
+):
+    """EvidenceGates on a network that gets a SoftGate."""
+    rows = len(network.table.weight)
+    network.gate = SoftGate(rows)
+    values = torch.ones(rows - 1, dtype=torch.bool) if values is None else values
+    return EvidenceGates(
+        network,
+        Schedule(steps, steps_per_epoch, hot),
+        price=price,
+        ratio=ratio,
+        values=values,
+        rate=rate,
+        rewind_epoch=0,
+        folder=folder,
+    )
+
+
+def batches_of(dataset, size, seed=0):
+    return Batches(dataset.part("train"), Layout(dataset), size, seed)
+
+
+def one_step(network, gates, batch, progress=0.0):
+    """Forward, backward and evidence, as the training loop does them; no weight moves."""
+    inputs, labels = to_inputs(batch, CPU), torch.from_numpy(batch.labels)
+    gates.before_step(inputs, labels, progress)
+    network.zero_grad()
+    F.binary_cross_entropy_with_logits(network(inputs), labels).backward()
+    gates.after_backward()
+    return inputs, labels
+
+
+def in_float64(network):
+    """The parts of a network that logits come from, without its gate."""
+    return SimpleNamespace(
+        table=copy.deepcopy(network.table).double(),
+        backbone=copy.deepcopy(network.backbone).double().eval(),
+        bias=None if network.bias is None else network.bias.detach().double(),
+        linear=network.linear,
+    )
+
+
+def wiggle(network, seed):
+    """Move the weights, as an optimizer would, but for the dropped row."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in network.named_parameters():
+        if not name.startswith("gate."):
+            parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
+    network.table.weight.data[0] = 0.0
+
+
+def dense_gates(network, schedule, price, rate=1.0):
+    return DenseGates(
+        len(network.table.weight),
+        window=schedule.window,
+        steps_per_epoch=schedule.steps_per_epoch,
+        steps=schedule.steps,
+        final_temperature=schedule.final_temperature,
+        price=price,
+        rate=rate,
+    )
+
+
+def close(found, expected, rtol=2e-3, atol=2e-4):
+    torch.testing.assert_close(found.detach().double(), torch.tensor(expected).double(), rtol=rtol, atol=atol)
+
+
+@EACH
+def test_evidence_and_gates_equal_the_dense_reference(backbone, mixed, make_network, tmp_path):
+    network, steps = make_network(mixed, backbone), 7
+    gates = gates_of(network, tmp_path, steps=steps, steps_per_epoch=3, price=1.0)
+    assert gates.schedule.window == pytest.approx(7 / 3)
+    dense = dense_gates(network, gates.schedule, 1.0)
+    seen = set()
+    for number, batch in zip(range(steps), batches_of(mixed, 9).epoch(), strict=False):
+        inputs, labels = one_step(network, gates, batch, number / steps)
+        expected = dense.step(in_float64(network), inputs, labels)
+        read = torch.cat([inputs.ids.flatten(), inputs.list_ids])
+        close(network.gate(read)[:, 0], [expected[feature] for feature in read])
+        seen |= set(read.tolist())
+        wiggle(network, number)
+    assert len(seen) < len(network.table.weight) - 1  # some features were in no batch
+    assert len(read) > len(set(read.tolist()))  # and some in a batch more than once
+    gates.end_epoch()
+    close(gates.sums[:, 0], dense.slope)
+    close(gates.sums[:, 1], dense.curvature)
+    close(evidence_of(gates.sums[:, 0], gates.sums[:, 1]), dense.evidence())
+    close(network.gate.logits[:, 0], dense.logits())
+    close(gates.scores(), dense.evidence()[1:])
+
+
+@EACH
+def test_a_gate_gradient_over_the_residual_is_what_the_feature_adds_to_the_logit(
+    backbone, mixed, make_network
+):
+    network = make_network(mixed, backbone)
+    network.gate = SoftGate(len(network.table.weight))
+    generator = torch.Generator().manual_seed(1)
+    network.gate.logits.data = torch.randn(network.gate.logits.shape, generator=generator)
+    factors = []
+
+    def keep(module, arguments, output):
+        factors.append(output.detach().requires_grad_())
+        return factors[-1]
+
+    network.gate.register_forward_hook(keep)
+    batch = next(batches_of(mixed, 6).epoch())
+    inputs, labels = to_inputs(batch, CPU), torch.from_numpy(batch.labels)
+    logits = network(inputs)
+    F.binary_cross_entropy_with_logits(logits, labels).backward()
+    residual = (torch.sigmoid(logits) - labels).detach()
+    single = factors[0].grad[..., 0] * len(labels) / residual[:, None]
+    row = inputs.list_slots // 2
+    lists = factors[1].grad[:, 0] * len(labels) / residual[row]
+    gate = network.gate(torch.arange(len(network.table.weight)))[:, 0].tolist()
+    factors.clear()
+    for number, (entries, logit) in enumerate(contributions(in_float64(network), inputs, gate)):
+        found = [*single[number].tolist(), *lists[row == number].tolist()]
+        expected = [change for _, _, change in entries]
+        assert logit == pytest.approx(float(logits[number].detach()), rel=1e-4, abs=1e-5)
+        assert sorted(found) == pytest.approx(sorted(expected), rel=5e-3, abs=1e-4)
+
+
+def test_evidence_is_the_fall_in_loss_that_the_best_scale_of_a_feature_brings_over_dropping_it():
+    # loss(t) = S (t - 1) + H (t - 1)^2 / 2, by brute force over t >= 0
+    scales = np.linspace(0.0, 40.0, 400_001)
+    for slope, curvature in ((-3.0, 2.0), (0.0, 2.0), (1.0, 2.0), (5.0, 2.0), (-0.1, 0.01)):
+        loss = slope * (scales - 1) + curvature * (scales - 1) ** 2 / 2
+        found = float(evidence_of(torch.tensor(slope), torch.tensor(curvature)))
+        assert found == pytest.approx(loss[0] - loss.min(), rel=1e-3, abs=1e-6)
+    assert float(evidence_of(torch.tensor(0.0), torch.tensor(0.0))) == 0.0
+
+
+def test_a_step_leaves_everything_that_the_batch_does_not_hold_as_it_was(mixed, make_network, tmp_path):
+    network = make_network(mixed)
+    gates = gates_of(network, tmp_path, steps=50, steps_per_epoch=10)
+    batches = batches_of(mixed, 4).epoch()
+    one_step(network, gates, next(batches))
+    sums, read, logits = gates.sums.clone(), gates.read.clone(), network.gate.logits.clone()
+    inputs, _ = one_step(network, gates, next(batches))
+    held = torch.zeros(len(sums), dtype=torch.bool)
+    held[torch.cat([inputs.ids.flatten(), inputs.list_ids])] = True
+    assert 0 < int(held.sum()) < len(sums) - 1
+    assert bool((gates.read[held] == 2).all())
+    assert torch.equal(gates.read[~held], read[~held])
+    assert torch.equal(gates.sums[~held], sums[~held])
+    assert torch.equal(network.gate.logits[~held], logits[~held])
+
+
+def frozen_evidence(network, dataset, folder, *, batch_size, epochs, extra_rows=0, price=1.0):
+    """Evidence (V,) of a network whose weights stand still."""
+    network.load_state_dict({**network.state_dict()})
+    if extra_rows:
+        wider = torch.cat([network.table.weight.data, torch.randn(extra_rows, network.table.weight.shape[1])])
+        network.table.weight = torch.nn.Parameter(wider)
+    batches = batches_of(dataset, batch_size)
+    steps = epochs * len(batches)
+    gates = gates_of(network, folder, steps=steps, steps_per_epoch=len(batches), price=price, hot=1.0)
+    for epoch in range(epochs):
+        for number, batch in enumerate(batches.epoch(epoch)):
+            one_step(network, gates, batch, (epoch * len(batches) + number) / steps)
+        gates.end_epoch()
+    return gates
+
+
+def informed(dataset, make_network, effect=1.2):
+    """A logistic regression that knows the planted log: its first-order weights are the planted effects."""
+    network = make_network(dataset, "lr")
+    values = dataset.vocabulary["value"].to_list()
+    effects = [0.0 if not v or v[0] != "v" else (effect if int(v[1:]) % 2 else -effect) for v in values]
+    network.table.weight.data[1:, 0] = torch.tensor(effects)
+    noise = np.random.default_rng(0).normal(0, 0.1, len(effects)) * (np.array(effects) == 0)
+    network.table.weight.data[1:, 0] += torch.from_numpy(noise).float()
+    network.bias.data.zero_()
+    return network
+
+
+def test_evidence_is_the_log_loss_that_the_feature_saves_on_train(make_dataset, make_network, tmp_path):
+    planted = make_dataset(planted_log(effect=0.5), PLANTED_FIELDS)
+    network = informed(planted, make_network, effect=0.5)
+    found = frozen_evidence(network, planted, tmp_path, batch_size=64, epochs=5).scores().numpy()
+    network.gate = None
+    part = planted.part("train")
+    batch = next(Batches(part, Layout(planted), len(part)).epoch())
+    labels = torch.from_numpy(batch.labels)
+
+    def loss(weights):
+        network.table.weight.data = weights
+        with torch.no_grad():
+            return float(
+                F.binary_cross_entropy_with_logits(network(to_inputs(batch, CPU)), labels, reduction="sum")
+            )
+
+    weights = network.table.weight.data.clone()
+    useful = np.flatnonzero((planted.vocabulary["field"] == "useful").to_numpy())[2:]
+    total = 0.0
+    for feature in useful:
+        changed = weights.clone()
+        changed[feature + 1] = 0.0
+        rise = loss(changed) - loss(weights)
+        assert rise > 5
+        # An exponential window counts a row between 0.6 and 1.6 times: evidence has about sqrt(rise) of noise.
+        assert found[feature] == pytest.approx(rise, abs=2 * rise**0.5)
+        total += rise
+    assert found[useful].sum() == pytest.approx(total, rel=0.1)
+
+
+def test_batch_size_number_of_epochs_and_unread_vocabulary_leave_evidence_as_it_is(
+    planted, make_network, tmp_path
+):
+    base = frozen_evidence(
+        informed(planted, make_network), planted, tmp_path, batch_size=64, epochs=4
+    ).scores()
+    useful = torch.from_numpy((planted.vocabulary["field"] == "useful").to_numpy()).nonzero()[2:, 0]
+    assert float(base[useful].min()) > 30
+    for keys in (
+        {"batch_size": 256, "epochs": 4},
+        {"batch_size": 64, "epochs": 16},
+        {"batch_size": 16, "epochs": 4},
+    ):
+        found = frozen_evidence(informed(planted, make_network), planted, tmp_path, **keys).scores()
+        torch.testing.assert_close(found[useful], base[useful], rtol=0.2, atol=0.0)
+        assert float(torch.corrcoef(torch.stack([found, base]))[0, 1]) > 0.98
+    wider = frozen_evidence(
+        informed(planted, make_network),
+        planted,
+        tmp_path,
+        batch_size=64,
+        epochs=4,
+        extra_rows=planted.features,
+    )
+    torch.testing.assert_close(wider.scores()[: planted.features], base)
+    assert bool((wider.scores()[planted.features :] == 0).all())
+
+
+@pytest.mark.parametrize("price", [0.0, 1e-3, 2.5, 100.0])
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_a_feature_that_no_row_holds_ends_closed_whatever_the_price(
+    price, epochs, planted, make_network, tmp_path
+):
+    network = make_network(planted, "fm")
+    gates = frozen_evidence(
+        network, planted, tmp_path, batch_size=256, epochs=epochs, extra_rows=5, price=price
+    )
+    assert bool((gates.scores()[-5:] <= gates.price).all())
+    assert bool((network.gate.logits[-5:] <= 0).all())
+
+
+def test_before_anything_is_learned_every_gate_is_as_open_as_at_the_start(planted, make_network, tmp_path):
+    network = make_network(planted)
+    gates = gates_of(network, tmp_path, steps=3000, steps_per_epoch=1000, price=2.0)
+    before = network.gate(torch.arange(1, 5))
+    one_step(network, gates, next(batches_of(planted, 64).epoch()))
+    torch.testing.assert_close(before, torch.ones(4, 1))
+    torch.testing.assert_close(
+        network.gate(torch.arange(1, planted.features + 1)).detach(),
+        torch.ones(planted.features, 1),
+        rtol=0.01,
+        atol=0.0,
+    )
+
+
+def test_gates_need_a_network_with_a_soft_gate(planted, make_network, tmp_path):
+    schedule = Schedule(10, 5, 2.0)
+    with pytest.raises(TypeError, match="SoftGate"):
+        EvidenceGates(
+            make_network(planted),
+            schedule,
+            price=1.0,
+            ratio=None,
+            values=torch.ones(planted.features, dtype=torch.bool),
+            rate=1.0,
+            rewind_epoch=0,
+            folder=tmp_path,
+        )
+
+
+def test_after_detaching_the_network_runs_as_without_a_companion(mixed, make_network, tmp_path):
+    network = make_network(mixed)
+    gates = gates_of(network, tmp_path, steps=4, steps_per_epoch=2)
+    one_step(network, gates, next(batches_of(mixed, 8).epoch()))
+    gates.detach()
+    network(to_inputs(next(batches_of(mixed, 8).epoch()), CPU))
+    assert gates._factors == []
+
+
+def test_what_a_saturated_row_adds_is_finite(planted, make_network, tmp_path):
+    network = make_network(planted, "lr")
+    network.table.weight.data[1:] *= 200.0  # probabilities of exactly 0 and 1 in float32
+    gates = gates_of(network, tmp_path, steps=4, steps_per_epoch=2)
+    for batch in list(batches_of(planted, 64).epoch())[:2]:
+        one_step(network, gates, batch)
+    assert bool(torch.isfinite(gates.sums).all())

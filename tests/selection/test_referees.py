@@ -1,0 +1,108 @@
+"""Referees: exact sizes, ties, and what happens to unknown and missing."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from ctr.errors import CtrError
+from ctr.selection.referees import REFEREES, number_to_keep, top_values, value_features
+from tests.selection.conftest import kept_values
+
+
+@pytest.fixture(scope="module")
+def tiny(make_dataset):
+    """Fields a (x x x x y y z, then missing) and b (p q p q ...), each row forty times over."""
+    rows = [
+        ("x", "p"),
+        ("x", "q"),
+        ("x", "p"),
+        ("x", "q"),
+        ("y", "p"),
+        ("y", "q"),
+        ("z", "p"),
+        (None, "q"),
+    ] * 40
+    frame = pl.DataFrame(rows, schema=["a", "b"], orient="row").with_columns(
+        click=pl.Series([n % 3 == 0 for n in range(len(rows))]).cast(pl.Int8)
+    )
+    return make_dataset(frame, [{"name": "a"}, {"name": "b"}])
+
+
+def test_values_are_all_features_but_unknown_and_missing(tiny):
+    assert value_features(tiny).tolist() == [False, False, True, True, True, False, False, True, True]
+
+
+@pytest.mark.parametrize("name", ["frequency", "random"])
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
+def test_a_referee_keeps_exactly_as_many_values_as_it_is_told(name, count, tiny, mixed):
+    for dataset in (tiny, mixed):
+        found = REFEREES[name](dataset, count, 7)
+        assert found.counts()["kept"] == count
+        assert found.provenance["selector"] == name
+        assert found.provenance["dataset"] == dataset.digest
+
+
+def test_frequency_keeps_the_most_frequent_values(tiny):
+    counts = tiny.vocabulary.filter(pl.col("role") == "value").sort("count", descending=True)
+    assert counts["value"].to_list()[2:] == ["x", "y", "z"] or set(counts["value"][:3]) == {"p", "q", "x"}
+    found = REFEREES["frequency"](tiny, 4, 0)
+    assert kept_values(found, "a") == {"x", "y"}
+    assert kept_values(found, "b") == {"p", "q"}
+
+
+def test_all_keeps_everything_whatever_the_count(tiny):
+    assert REFEREES["all"](tiny, 1, 0).kept.all()
+
+
+def test_random_depends_on_its_seed_alone(mixed):
+    draws = [REFEREES["random"](mixed, 10, seed).kept for seed in (3, 3, 4)]
+    assert np.array_equal(draws[0], draws[1])
+    assert not np.array_equal(draws[0], draws[2])
+    assert REFEREES["random"](mixed, 10, 3).provenance["seed"] == 3
+
+
+def test_random_gives_every_value_the_same_chance(tiny):
+    kept = sum(
+        REFEREES["random"](tiny, 2, seed).kept[value_features(tiny)].astype(int) for seed in range(500)
+    )
+    assert kept.sum() == 1000
+    assert kept.min() > 150  # of 200 expected, four standard errors are 44
+    assert kept.max() < 250
+
+
+def test_of_equal_scores_the_more_frequent_value_goes_first_then_the_lower_id(tiny):
+    scores = np.zeros(tiny.features)
+    order = []
+    for count in range(1, 6):
+        kept = top_values(tiny, scores, count) & value_features(tiny)
+        order += [int(feature) for feature in np.flatnonzero(kept) if feature not in order]
+    frequency = tiny.vocabulary["count"].to_list()
+    expected = sorted((2, 3, 4, 7, 8), key=lambda feature: (-frequency[feature], feature))
+    assert order == expected
+
+
+def test_missing_stays_where_it_scores_as_high_as_the_last_value_kept(tiny):
+    scores = np.array([9.0, 5.0, 4.0, 6.0, 1.0, 9.0, 9.0, 2.0, 3.0])  # 1 is the missing of a, 6 of b
+    assert top_values(tiny, scores, 1).tolist()[:2] == [True, False]  # last kept: 6
+    assert top_values(tiny, scores, 2)[1]  # last kept: 4
+    scores[1] = 4.0
+    assert top_values(tiny, scores, 2)[1]
+    scores[1] = 3.9
+    assert not top_values(tiny, scores, 2)[1]
+
+
+def test_what_no_train_row_holds_is_kept_at_no_score(tiny):
+    assert tiny.vocabulary["count"][6] == 0  # b is never missing
+    assert not top_values(tiny, np.ones(tiny.features), 5)[6]
+
+
+@pytest.mark.parametrize(("ratio", "count"), [(0.2, 1), (0.5, 2), (0.7, 4), (0.001, 1), (0.999, 5)])
+def test_a_ratio_is_a_number_of_values_at_least_one(ratio, count, tiny):
+    assert number_to_keep(tiny, ratio) == count
+
+
+def test_a_set_without_any_feature_is_refused_with_what_to_do(tiny):
+    from ctr.dataset.feature_set import FeatureSet
+
+    with pytest.raises(CtrError, match=r"dropped every feature.*selector\.penalty.*selector\.ratio"):
+        FeatureSet.of(tiny, np.zeros(tiny.features, bool), np.zeros(tiny.features), {})

@@ -1,0 +1,171 @@
+"""A small log with every kind of field, datasets and bundles made of it, and networks with loud random weights."""
+
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from ctr.dataset.batches import Layout
+from ctr.dataset.feature_set import FeatureSet
+from ctr.dataset.ingest import ingest
+from ctr.dataset.schema import Schema
+from ctr.dataset.store import Dataset
+from ctr.network.network import Architecture, build
+from ctr.selection.compaction import compact_architecture, compact_layout, compact_network
+from ctr.serving.export import export_bundle
+from ctr.settings import check
+
+ROWS = 600
+FIELDS = [
+    {"name": "user", "min_count": 3},
+    {"name": "item"},
+    {"name": "price", "kind": "numeric", "transform": "minmax"},
+    {"name": "age", "kind": "numeric", "transform": "standard"},
+    {"name": "income", "kind": "numeric", "transform": "quantile", "bins": 5},
+    {"name": "visits", "kind": "numeric", "transform": "log_square"},
+    {"name": "tags", "kind": "list", "separator": "|", "min_count": 4},
+    {"name": "hour"},
+    {"name": "brand"},
+    {"name": "weight", "kind": "numeric", "transform": "standard"},
+    {"name": "country"},
+]
+
+
+def everything(folder) -> dict:
+    """Keys of a schema that uses all there is: derived columns, chained joins, a row filter, a computed label."""
+    return {
+        "name": "log",
+        "label": "rating >= 4",
+        "where": "rating <> 3",
+        "derive": {"hour": "seconds / 3600 % 24", "unused": "rating * 2"},
+        "read": {"format": "csv", "max_bad_rows": 0.05},
+        "split": {"by": "time", "column": "seconds", "valid": 0.2, "test": 0.2},
+        "fields": FIELDS,
+        "joins": [
+            {"input": str(folder / "items.csv"), "on": "item"},
+            {"input": str(folder / "brands.csv"), "on": "brand"},
+            {"input": str(folder / "users.csv"), "on": "user"},
+        ],
+    }
+
+
+def write_log(folder) -> pl.DataFrame:
+    """600 rows: missing values everywhere, rare and late users, items and tags; the log as text, as a csv gives it."""
+    draw = random.Random(7)
+    rows = []
+    for number in range(ROWS):
+        late = number > 350
+        rows.append(
+            {
+                "seconds": str(number * 977),
+                "rating": str(draw.randint(1, 5)),
+                "user": draw.choice(["", *(f"u{n}" for n in range(30 + 30 * late))]),
+                "item": f"i{draw.randrange(12 + 6 * late)}",
+                "price": draw.choice(["", str(draw.randrange(100)), f"{draw.uniform(-3, 90):.3f}"]),
+                "age": draw.choice(["", "NaN", str(draw.randint(18, 80))]),
+                "income": draw.choice(["", f"{draw.lognormvariate(3, 1):.2f}"]),
+                "visits": draw.choice(["", "-1", "0", "1", "2", str(draw.randrange(3, 10_000))]),
+                "tags": "|".join(draw.choices("abcdefghij" if late else "abcdef", k=draw.randint(0, 4))),
+                "noise": str(number),
+            }
+        )
+    log = pl.DataFrame(rows)
+    log = log.with_columns(pl.all().replace("", None))
+    log.write_csv(folder / "log.csv")
+    (folder / "items.csv").write_text(
+        "item,brand,weight,colour\n" + "".join(f"i{n},b{n % 4},{n * 1.5},red\n" for n in range(15))
+    )
+    (folder / "brands.csv").write_text("brand,country\nb0,fr\nb1,de\nb2,\n")
+    (folder / "users.csv").write_text("user,city\nu1,Rome\nu2,Oslo\n")
+    return log
+
+
+def loud(network, seed=0):
+    """Random weights large enough that a wrong row shows in the probability; statistics of norms as well."""
+    torch.manual_seed(seed)
+    for name, tensor in network.state_dict().items():
+        if tensor.is_floating_point():
+            random_ = torch.randn_like(tensor) * 0.5
+            tensor.copy_(random_.abs() + 0.5 if name.endswith("running_var") else random_)
+    network.table.weight.data[0] = 0.0
+    return network.eval()
+
+
+def some_of(dataset, share, seed=0):
+    """A random feature set."""
+    draw = np.random.default_rng(seed)
+    kept = draw.random(dataset.features) < share
+    return FeatureSet.of(dataset, kept, draw.random(dataset.features), {"selector": "random"})
+
+
+class Trained:
+    """A dataset with a network, as a job hands them to the export."""
+
+    def __init__(self, dataset, source, backbone="deepfm", share=None, seed=0, **architecture):
+        self.dataset, self.source = dataset, source
+        self.layout = Layout(dataset)
+        self.architecture = Architecture(
+            rows=self.layout.rows,
+            fields=len(self.layout.fields),
+            **{"dim": 4, "backbone": backbone, "hidden": (8, 4), **architecture},
+        )
+        self.network = loud(build(self.architecture))
+        self.feature_set = None
+        if share is not None:
+            self.feature_set = some_of(dataset, share, seed)
+            self.network = compact_network(self.network, dataset, self.feature_set)
+            self.layout = compact_layout(dataset, self.feature_set)
+            self.architecture = compact_architecture(self.architecture, self.layout)
+
+    def export(self, folder):
+        size = export_bundle(
+            folder,
+            dataset=self.dataset,
+            source=self.source,
+            network=self.network,
+            architecture=self.architecture,
+            layout=self.layout,
+            feature_set=self.feature_set,
+            metrics={"test": {"auc": 0.75}},
+            provenance={"seed": 0},
+        )
+        assert size == sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        return folder
+
+
+@pytest.fixture(scope="session")
+def log(tmp_path_factory):
+    """Folder, text frame and dataset of the log with everything."""
+    folder = tmp_path_factory.mktemp("everything")
+    frame = write_log(folder)
+    schema = check(everything(folder), Schema, "schema")
+    dataset = Dataset(ingest(schema, folder / "log.csv", folder / "datasets"))
+    return folder, frame, dataset
+
+
+@pytest.fixture(scope="session")
+def bundle(log):
+    """A compact bundle of the log with everything; read only."""
+    folder, _, dataset = log
+    return Trained(dataset, folder / "log.csv", share=0.7).export(folder / "bundle")
+
+
+@pytest.fixture
+def train(log):
+    """Builds a `Trained`; unless said otherwise on the log with everything."""
+    folder, _, usual = log
+
+    def build(backbone="deepfm", share=None, *, dataset=None, source=None, **keys):
+        return Trained(dataset or usual, source or folder / "log.csv", backbone, share, **keys)
+
+    return build
+
+
+@pytest.fixture
+def copied(bundle, tmp_path):
+    """A bundle that a test may spoil."""
+    return Path(shutil.copytree(bundle, tmp_path / "copied"))
