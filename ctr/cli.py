@@ -1,5 +1,6 @@
 """`ctr`: the command line. Imports stay inside the commands, so that `ctr --help` is instant."""
 
+import errno
 import shlex
 import sys
 from pathlib import Path
@@ -15,8 +16,9 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # boxes would wrap messages, and other programs read them
 )
-schema_app = typer.Typer(help="Schemas of click logs.", no_args_is_help=True)
+schema_app = typer.Typer(help="Schemas of click logs.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(schema_app, name="schema")
 
 
@@ -36,7 +38,11 @@ def train(
 
     settings = load_config(config, set_ or [])
     changes = [word for change in set_ or [] for word in ("--set", change)]
-    run = run_job(settings, force=force, command=shlex.join(["ctr", "train", str(config), *changes]))
+    try:
+        run = run_job(settings, force=force, command=shlex.join(["ctr", "train", str(config), *changes]))
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command goes on from the last checkpoint", err=True)
+        raise typer.Exit(130) from None
     typer.echo(load_report(run)["verdict"])
     typer.echo(f"report: {run / 'report.html'}")
     typer.echo(f"bundle: {run / 'bundle'}")
@@ -112,12 +118,21 @@ def infer(
 def main() -> None:
     """Run the command line; a user's mistake ends in one message and its exit code, without a traceback."""
     try:
-        app()
+        app(prog_name="ctr")
     except CtrError as error:
         fail(error)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the same command goes on from the last checkpoint\n")
-        sys.exit(130)
+    except Exception as error:
+        if not _environment(error):
+            raise
+        where = f'"{error.filename}": ' if isinstance(error, OSError) and error.filename else ""
+        what = error.strerror if isinstance(error, OSError) and error.strerror else error
+        fail(CtrError(f"{where}{what}; make room or allow writing there, and run the same command again"))
+
+
+def _environment(error: Exception) -> bool:
+    """Whether the disk is full or writing is forbidden: Python, Arrow and Polars each have errors of their own."""
+    codes = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+    return getattr(error, "errno", None) in codes or "No space left on device" in str(error)
 
 
 def fail(error: CtrError) -> None:

@@ -79,6 +79,8 @@ class FeatureSet:
         try:
             self.features.write_parquet(scratch / "features.parquet")
             content = {**self.provenance, "digest": self.digest(), **self.counts()}
+            content["features_sha256"] = _sha256(scratch / "features.parquet")
+            content["checksum"] = _checksum(content)
             (scratch / "feature_set.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
             shutil.rmtree(folder, ignore_errors=True)
             scratch.replace(folder)
@@ -91,17 +93,28 @@ class FeatureSet:
         """Read what `save` wrote.
 
         Raises:
-            DataError: a file is missing or broken, or the features are not those that the digest stands for.
+            DataError: a file is missing, broken or altered.
         """
         try:
             content = json.loads((folder / "feature_set.json").read_text(encoding="utf-8"))
+            claimed = content.pop("checksum")
+            if claimed != _checksum(content):
+                raise ValueError("feature_set.json was altered after it was written")
+            if content["features_sha256"] != _sha256(folder / "features.parquet"):
+                raise ValueError("features.parquet was altered after it was written")
             features = pl.read_parquet(folder / "features.parquet")
-        except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, pl.exceptions.PolarsError) as error:
             raise DataError(f'"{folder}": no readable feature set: {error}') from None
-        result = cls(features, {k: v for k, v in content.items() if k not in _COUNTS})
-        if result.digest() != content.get("digest"):
-            raise DataError(f'"{folder}": features.parquet was altered (its digest is not the one recorded)')
-        return result
+        return cls(features, {key: value for key, value in content.items() if key not in _COUNTS})
 
 
-_COUNTS = frozenset({"digest", "kept", "total", "ratio", "fields"})
+_COUNTS = frozenset({"digest", "kept", "total", "ratio", "fields", "features_sha256"})
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

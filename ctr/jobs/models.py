@@ -130,6 +130,8 @@ class Trainer:
     def __init__(self, config: Config, dataset: Dataset, folder: Path, job: Job, console: Console) -> None:
         self.config, self.dataset, self.folder = config, dataset, folder
         self._job, self._console = job, console
+        self._stages: set[str] = set()
+        self._searches: dict[float, optfs.Search] = {}
         self.device = pick_device(config.training.device)
         torch.set_num_threads(config.training.threads or os.cpu_count() or 1)
         self.train, self.valid = dataset.part("train"), dataset.part("valid")
@@ -163,23 +165,30 @@ class Trainer:
             count = number_to_keep(self.dataset, 1.0 if ratio is None else ratio)
             feature_set = REFEREES[selector](self.dataset, count, self.config.seed)
             return self._retrain(feature_set, selector, size, ratio)
-        name = f"search-{size}"
-        with self._stage(name, "search") as watcher:
-            found = optfs.search(
-                self._fresh(),
-                self.dataset,
-                self._batches(self.train, self._full, shuffle=True),
-                self._batches(self.valid, self._full),
-                self.config.selector,
-                self.config.training,
-                ratio=ratio,
-                penalty=penalty,
-                folder=self.folder / name,
-                watcher=watcher,
-            )
-        return self._retrain(
-            found.feature_set, "optfs", size, ratio, penalty, network=found.network, search=found.history
-        )
+        price = optfs.DEFAULT_PRICE if penalty is None else penalty
+        known = price in self._searches
+        found = self._search(price)
+        feature_set = optfs.choose(found, self.dataset, self.valid, ratio)
+        history = () if known else tuple(found.history)
+        return self._retrain(feature_set, "optfs", size, ratio, penalty, found.network, history)
+
+    def _search(self, price: float) -> optfs.Search:
+        """One search for each price; the sizes that a list of ratios asks for share it."""
+        if price not in self._searches:
+            name = f"search-{price:g}"
+            with self._stage(name, "search") as watcher:
+                self._searches[price] = optfs.search(
+                    self._fresh(),
+                    self.dataset,
+                    self._batches(self.train, self._full, shuffle=True),
+                    self._batches(self.valid, self._full),
+                    self.config.selector,
+                    self.config.training,
+                    price=price,
+                    folder=self.folder / name,
+                    watcher=watcher,
+                )
+        return self._searches[price]
 
     def referee(self, selector: str, like: Model) -> Model:
         """Retrain what a referee keeps at the size of `like`."""
@@ -196,7 +205,7 @@ class Trainer:
         ratio: float | None,
         penalty: float | None = None,
         network: Network | None = None,
-        search: Sequence[Epoch] = (),
+        search: tuple[Epoch, ...] = (),
     ) -> Model:
         layout = compact_layout(self.dataset, feature_set)
         compact = compact_network(network or self._fresh(), self.dataset, feature_set)
@@ -214,7 +223,7 @@ class Trainer:
             feature_set,
             ratio,
             penalty,
-            tuple(search),
+            search,
         )
 
     def _fresh(self) -> Network:
@@ -242,5 +251,8 @@ class Trainer:
 
     @contextmanager
     def _stage(self, name: str, stage: str) -> Iterator[Watcher]:
+        # A second size must not write into the nested run of the first: it is called after its model.
+        stage = name if stage in self._stages else stage
+        self._stages.add(stage)
         with self._job.stage(stage) as run, stage_progress(self._console, name) as bar:
             yield _Watchers([bar, _MetricsByStep(run)])

@@ -102,7 +102,7 @@ def _prepare(run: Path, config: Config) -> None:
     path = run / "config.toml"
     if path.is_file():
         kept = check(load_toml(path, "config"), Config, f'config "{path}"')
-        if kept.model_copy(update={"tracking": config.tracking, "output": config.output}) != config:
+        if kept.digest("") != config.digest(""):  # data may have moved, and the device be another
             raise CtrError(f'"{path}" was altered after the run began; use --force to start it again')
     run.mkdir(parents=True, exist_ok=True)
     _write(path, text)
@@ -142,7 +142,7 @@ class _Job:
             fallback=Path(self.config.output.folder),
         )
         state = self.folder / "mlflow.json"
-        run_id = json.loads(state.read_text(encoding="utf-8"))["run_id"] if state.is_file() else None
+        run_id = _read_json(state).get("run_id") if state.is_file() else None
         with tracker.job(
             self.folder.name,
             config=self.config.model_dump(mode="json", by_alias=True),
@@ -268,6 +268,19 @@ class _Job:
 
 
 def load_report(run: Path) -> dict[str, Any]:
-    """The `report.json` of a finished run."""
-    report: dict[str, Any] = json.loads((run / "report.json").read_text(encoding="utf-8"))
-    return report
+    """The `report.json` of a finished run.
+
+    Raises:
+        CtrError: it is missing or was altered.
+    """
+    return _read_json(run / "report.json")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"expected a table, found {type(content).__name__}")
+    except (OSError, ValueError) as error:
+        raise CtrError(f'"{path}" is missing or was altered ({error}); use --force to redo the run') from None
+    return content

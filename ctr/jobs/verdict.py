@@ -14,6 +14,7 @@ import numpy.typing as npt
 import polars as pl
 import torch
 
+from ctr import __version__
 from ctr.config import Config
 from ctr.dataset.feature_set import FeatureSet
 from ctr.dataset.store import Dataset, Part
@@ -23,7 +24,7 @@ from ctr.evaluation.metrics import measure
 from ctr.jobs.models import Model
 
 _FLOAT32 = 4  # bytes
-_PACKAGES = ("ctr", "torch", "polars", "polars-hash", "numpy", "scikit-learn", "safetensors", "mlflow")
+_PACKAGES = ("torch", "polars", "polars-hash", "numpy", "scikit-learn", "safetensors", "mlflow")
 Probabilities = npt.NDArray[np.float64]
 
 
@@ -215,7 +216,7 @@ def _gates(feature_set: FeatureSet | None) -> dict[str, Any] | None:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that numbers depend on."""
-    found = {"python": platform.python_version()}
+    found = {"python": platform.python_version(), "ctr": __version__}
     for package in _PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)

@@ -83,9 +83,8 @@ class EvidenceGates:
     Args:
         network: with a `SoftGate`.
         schedule: temperature and window.
-        price: nats that a feature must save; the start value where `ratio` is given.
-        ratio: share of `values` whose gates should be open; the price then follows from the evidence.
-        values: (V,) bool by table row - 1: which features are vocabulary values.
+        price: nats that a feature must save.
+        values: (V,) bool by table row - 1: the vocabulary values, for the share of open gates that is reported.
         rate: speed of the gates relative to evidence (1: a gate is fully open at twice the price).
         rewind_epoch: at the start of which epoch the weights are put aside, in `folder`.
         folder: for the weights put aside.
@@ -97,7 +96,6 @@ class EvidenceGates:
         schedule: Schedule,
         *,
         price: float,
-        ratio: float | None,
         values: Tensor,
         rate: float,
         rewind_epoch: int,
@@ -106,7 +104,7 @@ class EvidenceGates:
         if not isinstance(network.gate, SoftGate):
             raise TypeError("expected a network with a SoftGate")
         self.network, self.gate, self.schedule = network, network.gate, schedule
-        self.price, self.ratio, self.rate = price, ratio, rate
+        self.price, self.rate = price, rate
         self.rewind_epoch, self.folder = rewind_epoch, folder
         device = network.table.weight.device
         rows = len(network.table.weight)
@@ -114,9 +112,6 @@ class EvidenceGates:
         self.read = torch.zeros(rows, dtype=torch.int64, device=device)  # step at which they were up to date
         self.step = 0
         self.values = values.to(device)
-        sample = torch.nonzero(self.values)[:, 0] + 1
-        self._sample = sample[torch.linspace(0, len(sample) - 1, min(_SAMPLE, len(sample))).long()]
-        self._start_price = price
         self._factors: list[Tensor] = []
         self._logits: Tensor | None = None
         self._hooks = [
@@ -155,9 +150,6 @@ class EvidenceGates:
             row = torch.div(inputs.list_slots, lists, rounding_mode="floor")
             self._add(inputs.list_ids, self._factors[1], row, inputs.list_slots % lists, residual, weight)
         self._factors, self._logits = [], None
-        checks = max(1, self.schedule.steps_per_epoch // 8)
-        if self.ratio is not None and self.step >= self.schedule.window / 2 and self.step % checks == 0:
-            self._set_price()
 
     def end_epoch(self) -> dict[str, float]:
         """Bring all gates up to date, once, for the look at valid."""
@@ -166,22 +158,22 @@ class EvidenceGates:
         return {
             "open": float((logits > 0).float().mean()),
             "temperature": float(self.gate.temperature),
-            "price": self.price,
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Sums, clocks and price."""
-        return {"sums": self.sums, "read": self.read, "step": self.step, "price": self.price}
+        """Sums and clocks."""
+        return {"sums": self.sums, "read": self.read, "step": self.step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up what `state_dict` gave."""
-        self.sums, self.read = state["sums"], state["read"]
-        self.step, self.price = state["step"], state["price"]
+        self.sums, self.read, self.step = state["sums"], state["read"], state["step"]
 
     def scores(self) -> Tensor:
         """(V,) evidence of every feature, by global id, in nats."""
         self._refresh(torch.arange(len(self.read), device=self.read.device))
-        return evidence_of(self.sums[:, 0], self.sums[:, 1])[1:].cpu()  # what is left of the credit is no evidence
+        return evidence_of(self.sums[:, 0], self.sums[:, 1])[
+            1:
+        ].cpu()  # what is left of the credit is no evidence
 
     def rewound(self) -> dict[str, Any]:
         """The weights that retraining starts from."""
@@ -208,7 +200,7 @@ class EvidenceGates:
 
     def _evidence(self, sums: Tensor) -> Tensor:
         # Before anything is learned nothing can be known: every gate starts open on credit, which runs out.
-        credit = (1.0 + START / self.rate) * self._start_price * math.exp(-self.step / self.schedule.window)
+        credit = (1.0 + START / self.rate) * self.price * math.exp(-self.step / self.schedule.window)
         return evidence_of(sums[:, 0], sums[:, 1]) + credit
 
     @torch.no_grad()
@@ -245,9 +237,3 @@ class EvidenceGates:
         scale = self.schedule.steps_per_epoch / self.schedule.window
         new = torch.stack([slope_at_one.flatten(), curvature.flatten()], 1) * scale
         self.sums.index_add_(0, ids.flatten(), new)
-
-    @torch.no_grad()
-    def _set_price(self) -> None:
-        assert self.ratio is not None
-        self._refresh(self._sample)
-        self.price = max(0.0, float(self._evidence(self.sums[self._sample]).quantile(1.0 - self.ratio)))

@@ -13,22 +13,30 @@ import torch
 
 from ctr.config import SelectorConfig, Training
 from ctr.dataset.batches import Batches
-from ctr.dataset.feature_set import FeatureSet
-from ctr.dataset.store import Dataset
+from ctr.dataset.feature_set import FeatureSet, Floats
+from ctr.dataset.store import MISSING, Dataset, Part
 from ctr.network.gates import SoftGate
 from ctr.network.network import Network
 from ctr.selection.evidence import EvidenceGates, Schedule
 from ctr.selection.referees import number_to_keep, top_values, value_features
 from ctr.training.fit import Epoch, Watcher, fit
 
+_ROWS_AT_A_TIME = 1_000_000
 DEFAULT_PRICE = 2.5  # nats, that is z = 2.24: about one meaningless feature in a hundred gets past it
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a search comes to: the features, the network to retrain from, and how it went."""
+class Search:
+    """What a search comes to.
 
-    feature_set: FeatureSet
+    evidence: (V,) by global id, nats that each feature saves on the train rows.
+    price: what a feature had to save for its gate to stay open. rate: of the gates.
+    network: with the weights to retrain from.
+    """
+
+    evidence: Floats
+    price: float
+    rate: float
     network: Network
     history: list[Epoch]
 
@@ -41,31 +49,27 @@ def search(
     settings: SelectorConfig,
     training: Training,
     *,
-    ratio: float | None,
-    penalty: float | None,
+    price: float,
     folder: Path,
     watcher: Watcher | None = None,
-) -> Found:
-    """Run one search.
+) -> Search:
+    """Train weights and gates together.
 
     Args:
         network: over all features, fresh; a gate is put in front of it, and taken away again.
-        ratio: share of vocabulary values to keep; the price follows.
-        penalty: or the price itself: nats that a feature must save on the train rows.
+        price: nats that a feature must save on the train rows.
         folder: for checkpoints; an interrupted search goes on from there.
 
     Returns:
-        The feature set, and the network with its weights rewound to the start of `settings.rewind_epoch`.
+        Evidence, and the network with its weights rewound to the start of `settings.rewind_epoch`.
     """
     device = network.table.weight.device
     network.gate = SoftGate(len(network.table.weight)).to(device)
-    price = DEFAULT_PRICE if penalty is None else penalty
     schedule = Schedule(settings.epochs * len(train), len(train), settings.final_temperature)
     gates = EvidenceGates(
         network,
         schedule,
         price=price,
-        ratio=ratio,
         values=torch.from_numpy(value_features(dataset)),
         rate=settings.gate_learning_rate,
         rewind_epoch=settings.rewind_epoch,
@@ -81,15 +85,48 @@ def search(
         companion=gates,
         watcher=watcher,
     )
-    scores = gates.scores().double().numpy()
-    if ratio is None:
-        kept = scores > gates.price
-    else:
-        kept = top_values(dataset, scores, number_to_keep(dataset, ratio))
-    provenance = {"selector": "optfs", "ratio": ratio, "penalty": penalty, "price": gates.price}
-    gate = (scores - gates.price) * (settings.gate_learning_rate / max(gates.price, 1.0))
-    feature_set = FeatureSet.of(dataset, np.asarray(kept), gate, provenance)
+    evidence = gates.scores().double().numpy()
     gates.detach()
     network.gate = None
     network.load_state_dict(gates.rewound())
-    return Found(feature_set, network, result.history)
+    return Search(evidence, price, settings.gate_learning_rate, network, result.history)
+
+
+def choose(found: Search, dataset: Dataset, valid: Part, ratio: float | None) -> FeatureSet:
+    """Harden the gates of a search.
+
+    Args:
+        valid: how much of each field's values is still seen there discounts the evidence.
+        ratio: share of vocabulary values to keep, those of most evidence; None keeps what is worth the price.
+
+    NOTE[DIFF] The paper keeps what has a gate above zero, so that the number kept follows from lambda; a ratio ranks
+    instead. Evidence is discounted by `coverage`, which the paper does not have.
+    """
+    scores = found.evidence * coverage(dataset, valid)
+    worth = scores > found.price
+    kept = worth if ratio is None else top_values(dataset, scores, number_to_keep(dataset, ratio))
+    gate = (scores - found.price) * (found.rate / max(found.price, 1.0))
+    provenance = {"selector": "optfs", "ratio": ratio, "price": found.price}
+    return FeatureSet.of(dataset, np.asarray(kept), gate, provenance)
+
+
+def coverage(dataset: Dataset, valid: Part) -> Floats:
+    """(V,) by field: how often its vocabulary values occur in a valid row, relative to a train row, at most 1.
+
+    Evidence counts rows of the past. Where values go out of use (users who never come back, ads that have run), less
+    of it will ever be collected again.
+    """
+    seen = np.zeros(dataset.features)
+    for start in range(0, len(valid), _ROWS_AT_A_TIME):
+        ids = valid.ids[start : start + _ROWS_AT_A_TIME]
+        seen += np.bincount(ids.ravel(), minlength=dataset.features)
+    for flat, _ in valid.lists:
+        seen += np.bincount(flat, minlength=dataset.features)
+    counted = dataset.vocabulary["count"].to_numpy()
+    rows = dataset.manifest["rows"]
+    result = np.ones(dataset.features)
+    for info in dataset.fields:
+        values = slice(info.offset + MISSING + 1, info.offset + info.features)
+        before, now = counted[values].sum() / rows["train"], seen[values].sum() / rows["valid"]
+        result[info.offset : info.offset + info.features] = min(1.0, now / before) if before else 1.0
+    return result

@@ -1,1 +1,1 @@
-"""What `make bench` measures: one module per stage, each with a `measure` that returns flat numbers."""
+"""Benchmarks and quality measurements that anyone can run."""

@@ -33,7 +33,9 @@ OUTPUT = Path("runs/quality")
 
 def main() -> None:
     """Run the part that is asked for and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("part", choices=("baselines", "curve"))
     parser.add_argument("--logs", nargs="+", choices=LOGS, default=list(LOGS))
     parser.add_argument("--backbones", nargs="+", choices=BACKBONES, default=list(BACKBONES))
@@ -80,9 +82,8 @@ def curve(log: str, seeds: int, changes: list[str]) -> dict[str, Any]:
     print(f"\n{log}: test AUC by share of values kept, {seeds} seeds (keep-all {_mean_and_spread(keep_all)})")
     for (selector, ratio), pairs in sorted(values.items(), key=lambda entry: (-entry[0][1], entry[0][0])):
         aucs, differences = zip(*pairs, strict=True)
-        print(
-            f"  {ratio:>5.0%} {selector:<10} {_mean_and_spread(aucs)}   to keep-all {_mean_and_spread(differences, '+')}"
-        )
+        change = _mean_and_spread(differences, "+")
+        print(f"  {ratio:>5.0%} {selector:<10} {_mean_and_spread(aucs)}   to keep-all {change}")
     return {f"{selector}@{ratio}": pairs for (selector, ratio), pairs in values.items()}
 
 

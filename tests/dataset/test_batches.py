@@ -75,9 +75,7 @@ def test_positions_can_be_asked_for_in_any_pieces():
 
 
 def test_epochs_and_seeds_have_orders_of_their_own():
-    orders = {
-        tuple(shuffled(np.arange(50), 50, seed, epoch)) for seed in range(20) for epoch in range(20)
-    }
+    orders = {tuple(shuffled(np.arange(50), 50, seed, epoch)) for seed in range(20) for epoch in range(20)}
     assert len(orders) == 400
 
 

@@ -109,7 +109,7 @@ def test_a_full_disk_leaves_no_half_written_arrays(folder, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(row_arrays._ArrayFile, "add", full)
-        with pytest.raises(CtrError, match="No space left on device.*make room"):
+        with pytest.raises(CtrError, match=r"No space left on device.*make room"):
             Dataset(folder).part("train")
     assert list((folder / "cache").iterdir()) == []
     assert len(Dataset(folder).part("train")) == Dataset(folder).manifest["rows"]["train"]
@@ -168,7 +168,7 @@ def test_damaged_arrays_are_noticed(folder, damage):
 
 
 def test_a_folder_without_manifest_is_no_dataset(tmp_path):
-    with pytest.raises(DataError, match='no dataset here .*"manifest.json"'):
+    with pytest.raises(DataError, match=r'no dataset here .*"manifest\.json"'):
         Dataset(tmp_path)
     with pytest.raises(DataError, match="no dataset here"):
         Dataset(tmp_path / "nowhere")

@@ -83,7 +83,9 @@ def test_pooling_equals_nested_loops_and_an_empty_list_is_zero():
 def test_a_dropped_value_counts_in_the_mean_of_its_list():
     table = Table(3, 1)
     table.weight.data = torch.tensor([[0.0], [4.0], [8.0]])
-    pooled = pool_lists(table(torch.tensor([1, 0, 2, 0])), torch.zeros(4, dtype=torch.long), torch.tensor([[4.0]]))
+    pooled = pool_lists(
+        table(torch.tensor([1, 0, 2, 0])), torch.zeros(4, dtype=torch.long), torch.tensor([[4.0]])
+    )
     assert pooled.item() == 3.0
 
 
@@ -116,7 +118,13 @@ def test_logistic_regression_is_the_sum_of_weights_and_holds_nothing_else():
     network.table.weight.data = torch.tensor([[0.0], [1.0], [2.0], [4.0]])
     network.bias.data = torch.tensor([0.5])
     nothing = torch.zeros(0, dtype=torch.long)
-    given = Inputs(torch.tensor([[1, 2], [3, 0]]), torch.tensor([[1.0, -1.0], [2.0, 1.0]]), nothing, nothing, torch.zeros(2, 0))
+    given = Inputs(
+        torch.tensor([[1, 2], [3, 0]]),
+        torch.tensor([[1.0, -1.0], [2.0, 1.0]]),
+        nothing,
+        nothing,
+        torch.zeros(2, 0),
+    )
     assert network(given).tolist() == [1.0 - 2.0 + 0.5, 8.0 + 0.5]
 
 

@@ -1,6 +1,7 @@
 """Small datasets, networks and searches that tests of selection share."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -9,12 +10,14 @@ import torch
 
 from ctr.config import SelectorConfig, Training
 from ctr.dataset.batches import Batches, Layout
+from ctr.dataset.feature_set import FeatureSet
 from ctr.dataset.ingest import ingest
 from ctr.dataset.schema import Schema
 from ctr.dataset.store import Dataset
 from ctr.network.network import Architecture, Network, build
 from ctr.selection import optfs
 from ctr.settings import check
+from ctr.training.fit import Epoch
 
 SPLIT = {"by": "random", "seed": 1, "valid": 0.15, "test": 0.15}
 
@@ -118,6 +121,15 @@ def make_network():
     return construct
 
 
+class Found(NamedTuple):
+    """A search and what was chosen after it."""
+
+    feature_set: FeatureSet
+    network: Network
+    history: list[Epoch]
+    evidence: np.ndarray
+
+
 @pytest.fixture
 def run_search(tmp_path):
     """Runs a whole OptFS search on a dataset; settings by keyword."""
@@ -134,7 +146,7 @@ def run_search(tmp_path):
         norm: str = "none",
         seed: int = 0,
         **settings,
-    ) -> optfs.Found:
+    ) -> Found:
         torch.manual_seed(seed)
         layout = Layout(dataset)
         network = build(
@@ -147,17 +159,22 @@ def run_search(tmp_path):
                 norm=norm,
             )
         )
-        return optfs.search(
+        found = optfs.search(
             network,
             dataset,
             Batches(dataset.part("train"), layout, batch_size, seed),
             Batches(dataset.part("valid"), layout, 1024),
             SelectorConfig(**{"epochs": 3, **settings}),
             Training(batch_size=batch_size, learning_rate=1e-2),
-            ratio=ratio,
-            penalty=penalty,
+            price=optfs.DEFAULT_PRICE if penalty is None else penalty,
             folder=folder or tmp_path / f"search-{len(list(tmp_path.iterdir()))}",
             watcher=watcher,
+        )
+        return Found(
+            optfs.choose(found, dataset, dataset.part("valid"), ratio),
+            found.network,
+            found.history,
+            found.evidence,
         )
 
     return run

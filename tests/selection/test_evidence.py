@@ -20,9 +20,7 @@ EACH = pytest.mark.parametrize("backbone", BACKBONES)
 CPU = torch.device("cpu")
 
 
-def gates_of(
-    network, folder, *, steps, steps_per_epoch, price=1.0, ratio=None, rate=1.0, values=None, hot=20.0
-):
+def gates_of(network, folder, *, steps, steps_per_epoch, price=1.0, rate=1.0, values=None, hot=20.0):
     """EvidenceGates on a network that gets a SoftGate."""
     rows = len(network.table.weight)
     network.gate = SoftGate(rows)
@@ -31,7 +29,6 @@ def gates_of(
         network,
         Schedule(steps, steps_per_epoch, hot),
         price=price,
-        ratio=ratio,
         values=values,
         rate=rate,
         rewind_epoch=0,
@@ -239,7 +236,6 @@ def test_batch_size_number_of_epochs_and_unread_vocabulary_leave_evidence_as_it_
     for keys in (
         {"batch_size": 256, "epochs": 4},
         {"batch_size": 64, "epochs": 16},
-        {"batch_size": 16, "epochs": 4},
     ):
         found = frozen_evidence(informed(planted, make_network), planted, tmp_path, **keys).scores()
         torch.testing.assert_close(found[useful], base[useful], rtol=0.2, atol=0.0)
@@ -290,7 +286,6 @@ def test_gates_need_a_network_with_a_soft_gate(planted, make_network, tmp_path):
             make_network(planted),
             schedule,
             price=1.0,
-            ratio=None,
             values=torch.ones(planted.features, dtype=torch.bool),
             rate=1.0,
             rewind_epoch=0,

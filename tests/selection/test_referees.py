@@ -44,7 +44,7 @@ def test_a_referee_keeps_exactly_as_many_values_as_it_is_told(name, count, tiny,
 
 def test_frequency_keeps_the_most_frequent_values(tiny):
     counts = tiny.vocabulary.filter(pl.col("role") == "value").sort("count", descending=True)
-    assert counts["value"].to_list()[2:] == ["x", "y", "z"] or set(counts["value"][:3]) == {"p", "q", "x"}
+    assert set(counts["value"][:4]) == {"p", "q", "x", "y"}
     found = REFEREES["frequency"](tiny, 4, 0)
     assert kept_values(found, "a") == {"x", "y"}
     assert kept_values(found, "b") == {"p", "q"}
@@ -82,9 +82,9 @@ def test_of_equal_scores_the_more_frequent_value_goes_first_then_the_lower_id(ti
 
 
 def test_missing_stays_where_it_scores_as_high_as_the_last_value_kept(tiny):
-    scores = np.array([9.0, 5.0, 4.0, 6.0, 1.0, 9.0, 9.0, 2.0, 3.0])  # 1 is the missing of a, 6 of b
-    assert top_values(tiny, scores, 1).tolist()[:2] == [True, False]  # last kept: 6
-    assert top_values(tiny, scores, 2)[1]  # last kept: 4
+    scores = np.array([9.0, 5.0, 4.0, 6.0, 1.0, 9.0, 9.0, 2.0, 3.0])  # 1 is the missing of a
+    assert not top_values(tiny, scores, 1)[1]  # the last value kept has 6
+    assert top_values(tiny, scores, 2)[1]  # and now 4
     scores[1] = 4.0
     assert top_values(tiny, scores, 2)[1]
     scores[1] = 3.9

@@ -28,6 +28,7 @@ FIELDS = [
     {"name": "income", "kind": "numeric", "transform": "quantile", "bins": 5},
     {"name": "visits", "kind": "numeric", "transform": "log_square"},
     {"name": "tags", "kind": "list", "separator": "|", "min_count": 4},
+    {"name": "words", "kind": "list", "separator": " "},
     {"name": "hour"},
     {"name": "brand"},
     {"name": "weight", "kind": "numeric", "transform": "standard"},
@@ -70,6 +71,7 @@ def write_log(folder) -> pl.DataFrame:
                 "income": draw.choice(["", f"{draw.lognormvariate(3, 1):.2f}"]),
                 "visits": draw.choice(["", "-1", "0", "1", "2", str(draw.randrange(3, 10_000))]),
                 "tags": "|".join(draw.choices("abcdefghij" if late else "abcdef", k=draw.randint(0, 4))),
+                "words": " ".join(draw.choices(["red", "blue", "green"], k=draw.randint(0, 3))),
                 "noise": str(number),
             }
         )

@@ -75,6 +75,14 @@ def test_one_changed_byte_is_refused_by_the_name_of_its_file(copied, name, place
         Bundle.open(copied)
 
 
+@pytest.mark.parametrize(("old", "new"), [("0.75", "0.76"), ('"seed": 0', '"seed":  0'), ('"log"', '"Log"')])
+def test_a_manifest_that_still_reads_well_but_was_altered_is_refused(copied, old, new):
+    path = copied / "manifest.json"
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(DataError, match="its checksum is not the one recorded"):
+        Bundle.open(copied)
+
+
 @pytest.mark.parametrize("name", ["manifest.json", *FILES])
 def test_a_missing_file_is_refused_by_name(copied, name):
     (copied / name).unlink()

@@ -1,6 +1,7 @@
 """Training path = bundle on raw rows: the same encoding, the same network, the same probabilities."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -18,6 +19,7 @@ from ctr.settings import check
 from ctr.training.fit import predict
 
 TOLERANCE = 1e-6
+REPOSITORY = Path(__file__).parents[2]
 
 
 def assert_same(trained, found):
@@ -116,3 +118,21 @@ def test_scoring_leaves_the_random_stream_alone(bundle, log):
     torch.manual_seed(5)
     Scorer(bundle).score(log[1].head(3))
     assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.real
+def test_movie_ratings_score_as_in_training_with_and_without_their_label(train, tmp_path, monkeypatch):
+    source = REPOSITORY.parent / "shared" / "data" / "ml100k" / "u.data"
+    if not source.is_file():
+        pytest.skip(f"no {source}")
+    monkeypatch.chdir(REPOSITORY)  # the schema's side tables are relative to it
+    schema = load_schema("data/schemas/ml100k.toml")
+    dataset = Dataset(ingest(schema, source, tmp_path / "datasets"))
+    trained = train("deepfm", 0.4, dataset=dataset, source=source)
+    bundle = trained.export(tmp_path / "bundle")
+    columns = ["user_id", "item_id", "rating", "timestamp"]
+    log = pl.read_csv(source, separator="\t", has_header=False, new_columns=columns)
+    log.drop("rating").write_csv(tmp_path / "requests.tsv", separator="\t", include_header=False)
+    for path in (source, tmp_path / "requests.tsv"):
+        score_file(bundle, path, tmp_path / "scores.parquet")
+        assert_same(trained, pl.read_parquet(tmp_path / "scores.parquet")["probability"].to_numpy())

@@ -116,7 +116,6 @@ def test_a_bundle_trained_on_csv_scores_parquet_and_json_lines(scorer, log, bund
     same(scorer.score(typed(log[1])), expected)
     typed(log[1]).write_parquet(tmp_path / "log.parquet")
     typed(log[1]).write_ndjson(tmp_path / "log.jsonl")
-    log[1].write_csv(tmp_path / "log.csv.zst")
     (tmp_path / "log.csv.gz").write_bytes(gzip.compress((log[0] / "log.csv").read_bytes()))
     for name in ("log.parquet", "log.jsonl", "log.csv.gz"):
         score_file(bundle, tmp_path / name, tmp_path / "scores.parquet")
@@ -178,7 +177,7 @@ def test_a_file_without_header_must_have_the_columns_of_the_schema(headless, sco
     bundle, frame = headless
     text = frame.drop("rating", "user").write_csv(include_header=False)
     with pytest.raises(
-        DataError, match="expected 10 columns as in the schema, or 9 without the label, found 8"
+        DataError, match="expected 11 columns as in the schema, or 10 without the label, found 9"
     ):
         scored("a.csv", text, bundle=bundle)
 
@@ -203,6 +202,18 @@ def test_bad_rows_of_a_later_file_keep_their_place(log, bundle, tmp_path):
     score_file(bundle, str(tmp_path / "?.csv"), tmp_path / "scores.parquet")
     found = pl.read_parquet(tmp_path / "scores.parquet")["probability"]
     assert found.is_null().arg_true().to_list() == [49 + 6]
+
+
+def test_bad_rows_of_a_later_chunk_keep_their_place(log, bundle, tmp_path, expected):
+    frame = pl.concat([typed(log[1])] * 120)  # 72,000 rows, read in two chunks
+    price = frame["price"].to_list()
+    price[70_001] = float("inf")
+    frame.with_columns(pl.Series("price", price)).write_parquet(tmp_path / "log.parquet")
+    summary = score_file(bundle, tmp_path / "log.parquet", tmp_path / "scores.parquet")
+    found = pl.read_parquet(tmp_path / "scores.parquet")["probability"].to_numpy()
+    assert (summary.rows, summary.null_rows) == (72_000, 1)
+    assert np.flatnonzero(np.isnan(found)).tolist() == [70_001]
+    same(np.delete(found, 70_001), np.delete(np.tile(expected, 120), 70_001))
 
 
 def test_too_many_bad_rows_stop_and_write_nothing(log, scored, tmp_path):

@@ -16,7 +16,7 @@ from ctr.training.checkpoint import load_checkpoint, save_checkpoint
 from ctr.training.fit import fit, pick_device, predict, to_inputs
 
 
-class Interrupted(Exception):
+class StopError(Exception):
     pass
 
 
@@ -29,12 +29,12 @@ class Stopper:
     def step(self, epoch, batch, batches, rows, loss) -> None:
         self.steps -= 1
         if self.steps == 0:
-            raise Interrupted
+            raise StopError
 
     def epoch(self, record) -> None:
         self.epochs -= 1
         if self.epochs == 0:
-            raise Interrupted
+            raise StopError
 
 
 class Gates:
@@ -121,7 +121,7 @@ def test_interrupted_and_resumed_is_uninterrupted(train, monkeypatch, variant, s
     monkeypatch.setattr(loop, "_LOSS_CHECK", 3)  # three looks at the loss in an epoch of seven batches
     keys = VARIANTS[variant]
     straight, expected = train("straight", **keys)
-    with pytest.raises(Interrupted):
+    with pytest.raises(StopError):
         train("resumed", watcher=Stopper(**stop), **keys)
     resumed, found = train("resumed", **keys)
     assert_same(weights(found), weights(expected))
@@ -132,7 +132,7 @@ def test_interrupted_and_resumed_is_uninterrupted(train, monkeypatch, variant, s
 def test_interrupted_again_and_again_is_uninterrupted(train):
     straight, expected = train("straight", dropout=0.3)
     for _ in range(3):
-        with pytest.raises(Interrupted):
+        with pytest.raises(StopError):
             train("resumed", watcher=Stopper(epochs=1), dropout=0.3)
     resumed, found = train("resumed", dropout=0.3)
     assert_same(weights(found), weights(expected))
@@ -174,6 +174,28 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(train, bat
     assert not torch.equal(first.table.weight, other.table.weight)
     _, shuffled = train("shuffled", dropout=0.3, data=batches(seed=4))
     assert not torch.equal(first.table.weight, shuffled.table.weight)
+
+
+def test_a_network_handed_over_in_evaluation_mode_is_trained_all_the_same(train, fresh):
+    _, expected = train("first", dropout=0.3)
+    _, found = train("second", network=fresh(dropout=0.3).eval())
+    assert_same(weights(found), weights(expected))
+
+
+def test_every_epoch_has_an_order_of_its_own(train, batches, monkeypatch):
+    train_batches, valid = batches()
+    asked, original = [], train_batches.epoch
+    monkeypatch.setattr(train_batches, "epoch", lambda number: asked.append(number) or original(number))
+    train(data=(train_batches, valid), epochs=3)
+    assert asked == [0, 1, 2]
+
+
+def test_rows_that_no_batch_reads_have_decayed_when_an_epoch_ends(train, fresh):
+    network = fresh("fm")
+    before = weights(network)["table.weight"]
+    train(network=network, epochs=1, learning_rate=0.1, weight_decay=0.5)
+    unread = [17, 18]  # unknown and missing of "x"
+    torch.testing.assert_close(network.table.weight[unread], before[unread] * 0.95**7)
 
 
 class Weights:
@@ -344,6 +366,7 @@ def test_training_moves_every_parameter_of_every_backbone(train, fresh, backbone
 def test_gates_are_in_no_optimizer(train, fresh):
     network = fresh()
     network.gate = SoftGate(len(network.table.weight))
+    network.gate.logits.requires_grad_()
     train(network=network, weight_decay=0.5, epochs=2)
     assert torch.equal(network.gate.logits, torch.full_like(network.gate.logits, 0.5))
 
@@ -373,7 +396,7 @@ def test_predict_of_no_rows_is_empty_and_of_shuffled_rows_refused(fresh, batches
 
 @pytest.mark.parametrize("name", ["last", "best"])
 def test_an_altered_checkpoint_is_one_message(train, tmp_path, name):
-    with pytest.raises(Interrupted):
+    with pytest.raises(StopError):
         train(watcher=Stopper(epochs=4))
     file = next((tmp_path / "run" / name).glob("*.safetensors"))
     file.write_bytes(file.read_bytes()[:-1] + b"!")

@@ -29,7 +29,10 @@ def random_gradients(steps: int) -> list[list[tuple[int, list[float]]]]:
     """Per step up to four reads of the first five rows, duplicates among them; row 5 is never read."""
     draw = random.Random(4)
     return [
-        [(draw.randrange(ROWS - 1), [draw.gauss(0, 1) for _ in range(WIDTH)]) for _ in range(draw.randint(1, 4))]
+        [
+            (draw.randrange(ROWS - 1), [draw.gauss(0, 1) for _ in range(WIDTH)])
+            for _ in range(draw.randint(1, 4))
+        ]
         for _ in range(steps)
     ]
 
@@ -47,7 +50,9 @@ def test_the_fast_optimizer_equals_the_slow_one(decay):
             fast.settle()
             torch.testing.assert_close(weights.data, torch.tensor(slow.table, dtype=weights.dtype))
     fast.settle()
-    torch.testing.assert_close(weights.data, torch.tensor(slow.table, dtype=weights.dtype), rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        weights.data, torch.tensor(slow.table, dtype=weights.dtype), rtol=1e-12, atol=0
+    )
 
 
 def test_rows_that_no_batch_reads_stay_as_they_are():

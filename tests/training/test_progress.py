@@ -60,8 +60,13 @@ def test_the_bar_shows_epoch_speed_loss_and_time_left(monkeypatch):
 
 def test_the_bar_goes_when_training_fails():
     console, text = shown(terminal=True)
-    with pytest.raises(RuntimeError), stage_progress(console, "baseline") as bar:
-        bar.step(1, 1, 2, 10, 0.7)
-        raise RuntimeError
+
+    def fail() -> None:
+        with stage_progress(console, "baseline") as bar:
+            bar.step(1, 1, 2, 10, 0.7)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     console.print("after")
     assert text.getvalue().rstrip().endswith("after")
