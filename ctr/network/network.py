@@ -63,6 +63,7 @@ class Network(nn.Module):
         super().__init__()
         self.table, self.gate, self.backbone, self.linear = table, gate, backbone, linear
         self.bias = nn.Parameter(torch.zeros(1)) if linear else None
+        self.gated = nn.Identity()  # where a search listens to what the backbone is fed
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Logits (B,)."""
@@ -75,12 +76,13 @@ class Network(nn.Module):
 
     def embed(self, inputs: Inputs) -> Tensor:
         """Gated vectors of all fields (B, F, W): single-valued fields first, then lists."""
-        single = self._gated(inputs.ids)  # (B, S, W)
+        single: Tensor = self._gated(inputs.ids)  # (B, S, W)
         if inputs.values is not None:
             single = single * inputs.values.unsqueeze(-1)
+        single = self.gated(single)  # (B, S, W)
         if not inputs.list_lengths.shape[1]:
             return single
-        rows = self._gated(inputs.list_ids)  # (L, W)
+        rows = self.gated(self._gated(inputs.list_ids))  # (L, W)
         lists = pool_lists(rows, inputs.list_slots, inputs.list_lengths)  # (B, M, W)
         return torch.cat([single, lists], dim=1)
 

@@ -1,7 +1,8 @@
 """How gates learn: the evidence, in nats, that train rows give for each feature.
 
 For one occurrence of feature v, let c be what v adds to the logit when its gate is 1, p the predicted probability
-and y the label. In a batch's backward pass, c comes for free: dL/d(gate) = (p - y) c. Shrinking or stretching the
+and y the label. A batch's backward pass gives it for free: with e the embedding and g = dL/d(gate * e) it has
+g . e = (p - y) c. Shrinking or stretching the
 contributions of v by a factor t changes the log loss of the rows that hold v by
 
     L(t) = L(1) + S (t - 1) + H (t - 1)^2 / 2,      S = sum of (p - y) c,   H = sum of p (1 - p) c^2,
@@ -12,8 +13,10 @@ so dropping v (t = 0) instead of scaling it best (t = 1 - S / H) costs
 
 That is a one-sided score test of the direction that the weights have found: 2 * evidence is about chi-squared with one
 degree of freedom for a feature that means nothing, whatever its frequency, the vocabulary, the batch size, the
-learning rate and the number of steps. c is taken relative to its mean over the field, since what all values of a
-field have in common is no reason to tell them apart (the bias takes it over).
+learning rate and the number of steps - as long as the weights do not fit the very rows that are looked at: evidence of
+noise grows with every epoch of overfitting, so searches are short. c is taken relative to what the mean vector of the
+field would have added in the same row: what all values of a field have in common is no reason to tell them apart, be it
+a shift (the bias takes it over) or a factor of other fields in a product.
 
 The logit of a gate is then
 
@@ -112,10 +115,13 @@ class EvidenceGates:
         self.read = torch.zeros(rows, dtype=torch.int64, device=device)  # step at which they were up to date
         self.step = 0
         self.values = values.to(device)
-        self._factors: list[Tensor] = []
+        self._read: list[
+            tuple[Tensor, Tensor]
+        ] = []  # vectors and gated vectors, single-valued fields, then lists
         self._logits: Tensor | None = None
         self._hooks = [
-            network.gate.register_forward_hook(self._keep_factors),
+            network.table.register_forward_hook(self._keep_vectors),
+            network.gated.register_forward_hook(self._keep_gated),
             network.register_forward_hook(self._keep_logits),
         ]
 
@@ -129,7 +135,7 @@ class EvidenceGates:
     def before_step(self, inputs: Inputs, labels: Tensor, progress: float) -> None:
         """Bring the gates that this batch reads up to date."""
         self.gate.temperature.fill_(self.schedule.temperature(progress))
-        self._inputs, self._labels, self._factors = inputs, labels, []
+        self._inputs, self._labels, self._read = inputs, labels, []
         self.step += 1
         for ids in (inputs.ids, inputs.list_ids):
             self._refresh(ids.flatten())
@@ -144,12 +150,15 @@ class EvidenceGates:
         inputs, device = self._inputs, residual.device
         row = torch.arange(len(residual), device=device).unsqueeze(1).expand_as(inputs.ids)
         slots = torch.arange(inputs.ids.shape[1], device=device).expand_as(inputs.ids)
-        self._add(inputs.ids, self._factors[0], row, slots, residual, weight)
+        vectors, gated = self._read[0]
+        if inputs.values is not None:
+            vectors = vectors * inputs.values.unsqueeze(-1)
+        self._add(inputs.ids, vectors, gated, row, slots, residual, weight)
         lists = inputs.list_lengths.shape[1]
         if lists:
             row = torch.div(inputs.list_slots, lists, rounding_mode="floor")
-            self._add(inputs.list_ids, self._factors[1], row, inputs.list_slots % lists, residual, weight)
-        self._factors, self._logits = [], None
+            self._add(inputs.list_ids, *self._read[1], row, inputs.list_slots % lists, residual, weight)
+        self._read, self._logits = [], None
 
     def end_epoch(self) -> dict[str, float]:
         """Bring all gates up to date, once, for the look at valid."""
@@ -188,12 +197,13 @@ class EvidenceGates:
         for hook in self._hooks:
             hook.remove()
 
-    def _keep_factors(self, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor | None:
-        if not torch.is_grad_enabled():
-            return None
-        factors = output.detach().requires_grad_()
-        self._factors.append(factors)
-        return factors
+    def _keep_vectors(self, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
+        self._vectors = output.detach()
+
+    def _keep_gated(self, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
+        if torch.is_grad_enabled():
+            output.retain_grad()
+            self._read.append((self._vectors, output))
 
     def _keep_logits(self, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
         self._logits = output.detach()
@@ -214,26 +224,36 @@ class EvidenceGates:
         self.gate.logits.data[rows, 0] = logits.clamp(-1.0, 1.0)
 
     def _add(
-        self, ids: Tensor, factors: Tensor, row: Tensor, slots: Tensor, residual: Tensor, weight: Tensor
+        self,
+        ids: Tensor,
+        vectors: Tensor,
+        gated: Tensor,
+        row: Tensor,
+        slots: Tensor,
+        residual: Tensor,
+        weight: Tensor,
     ) -> None:
         """Add slope and curvature, at gate 1, of each occurrence.
 
         Args:
             ids, row, slots: alike in shape: table row, row of the batch and field of each occurrence.
-            factors: the gate's output for `ids`, with its gradient.
+            vectors, gated: (..., W) embeddings of `ids` (times the number of a scaled field), and what the gate made
+                of them, with its gradient.
             residual, weight: (B,) p - y and p (1 - p).
         """
-        assert factors.grad is not None
-        fields = int(slots.max()) + 1 if slots.numel() else 0
-        delta, factor = residual[row], factors.squeeze(-1)
+        assert gated.grad is not None
+        flat, place = vectors.reshape(-1, vectors.shape[-1]), slots.flatten()
+        fields = int(place.max()) + 1 if place.numel() else 0
+        totals = flat.new_zeros(fields, flat.shape[1]).index_add_(0, place, flat)
+        counts = torch.bincount(place, minlength=fields).clamp(min=1).unsqueeze(1)
+        apart = vectors - (totals / counts)[slots]
         # The loss is a mean over the batch: times its size, the slope of one row's loss is (p - y) c.
-        slope = factors.grad.squeeze(-1) * len(residual)
+        slope = (gated.grad * apart).sum(-1) * len(residual)
+        delta = residual[row]
         contribution = slope / torch.where(delta == 0, 1.0, delta)
-        pairs = torch.stack([contribution.flatten(), torch.ones_like(contribution).flatten()], 1)
-        totals = contribution.new_zeros(fields, 2).index_add_(0, slots.flatten(), pairs)
-        contribution = contribution - (totals[:, 0] / totals[:, 1].clamp(min=1.0))[slots]
         curvature = contribution.square() * weight[row]
-        slope_at_one = contribution * delta + curvature * (1.0 - factor)
+        factor = self.gate(ids).squeeze(-1)
+        slope_at_one = slope + curvature * (1.0 - factor)
         scale = self.schedule.steps_per_epoch / self.schedule.window
         new = torch.stack([slope_at_one.flatten(), curvature.flatten()], 1) * scale
         self.sums.index_add_(0, ids.flatten(), new)

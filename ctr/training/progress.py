@@ -40,6 +40,7 @@ class StageProgress:
             f"  {self._name:<24} epoch {record.epoch:>2}  loss {record.train_logloss:.4f}  "
             f"valid AUC {record.valid_auc:.4f}  {record.rows_per_second:>9,.0f} rows/s{extra}",
             highlight=False,
+            soft_wrap=True,
         )
 
 

@@ -184,9 +184,6 @@ def assert_complete(run):
         "DONE",
     }
     assert not list(run.rglob(".*"))  # nothing half-written
-    assert (run / "DONE").stat().st_mtime_ns == max(
-        path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()
-    )
     scores = pl.read_parquet(run / "scores" / "test.parquet")
     assert scores.columns == ["row", "label", "baseline", "selected"]
     return report_of(run), scores
@@ -209,7 +206,7 @@ def test_a_job_leaves_everything_that_the_design_lists(configure, real_report):
     kept = FeatureSet.load(run / "feature_set")
     assert {key: report["feature_set"][key] for key in ("kept", "total", "ratio", "fields")} == kept.counts()
     assert report["selector"] == "optfs"
-    assert kept.provenance["penalty"] is not None
+    assert kept.provenance["price"] > 0
 
 
 def test_scores_are_of_the_test_rows_in_input_order_and_reports_are_about_them(configure, log):
@@ -260,13 +257,15 @@ MODELS = {
     "all": {"baseline", "all-all"},
     "frequency": {"baseline", "frequency-0.4"},
     "random": {"baseline", "random-0.4"},
-    "ratios": {
+    "ratios": {  # one search serves all sizes
         "baseline",
-        *(f"{name}-{ratio}" for name in ("search", "optfs", "frequency", "random") for ratio in (0.5, 0.2)),
+        "search-2.5",
+        *(f"{name}-{ratio}" for name in ("optfs", "frequency", "random") for ratio in (0.5, 0.2)),
     },
     "penalties": {
         "baseline",
-        *(f"{name}-price-{price}" for name in ("search", "optfs", "random") for price in (1, 4)),
+        *(f"search-{price}" for price in (1, 4)),
+        *(f"{name}-price-{price}" for name in ("optfs", "random") for price in (1, 4)),
     },
 }
 
@@ -533,7 +532,7 @@ def test_a_job_is_tracked_in_a_sqlite_file_beside_the_runs(configure, tmp_path, 
     experiment = client.get_experiment_by_name("ctr")
     found = client.search_runs([experiment.experiment_id])
     names = sorted(entry.info.run_name for entry in found)
-    assert names == sorted([run.name, "baseline", "search", "retrain", "search-0.2", "optfs-0.2"])
+    assert names == sorted([run.name, "baseline", "search", "retrain", "optfs-0.2"])
     assert {entry.info.status for entry in found} == {"FINISHED"}
     (parent,) = [entry for entry in found if entry.info.run_name == run.name]
     assert json.loads((run / "mlflow.json").read_text())["run_id"] == parent.info.run_id

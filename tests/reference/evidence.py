@@ -10,12 +10,17 @@ import torch
 STEP = 1e-6  # of a gate, for central differences; so small that no ReLU is crossed
 
 
-def row_logit(network, occurrences, factors, slots):
-    """The logit of one row, from its occurrences (slot, table row, number): `factors` are their gates."""
+def row_logit(network, occurrences, factors, slots, moved=None, by=None):
+    """The logit of one row, from its occurrences (slot, table row, number): `factors` are their gates.
+
+    What occurrence `moved` adds to its field's vector is moved by `by`.
+    """
     width = network.table.weight.shape[1]
     vectors = torch.zeros(1, slots, width, dtype=torch.float64)
-    for (slot, feature, number), factor in zip(occurrences, factors, strict=True):
+    for place, ((slot, feature, number), factor) in enumerate(zip(occurrences, factors, strict=True)):
         vectors[0, slot] += factor * number * network.table.weight[feature].detach()
+        if place == moved:
+            vectors[0, slot] += by
     if not network.linear:
         return float(network.backbone(vectors).detach())
     first_order = float(vectors[0, :, -1].sum()) + float(network.bias)
@@ -43,21 +48,38 @@ def rows_of(inputs):
     return found
 
 
+def seen(network, inputs, slot, feature, number):
+    """An occurrence's vector before any averaging: times the number of a scaled field, whole for a list's value."""
+    vector = network.table.weight[feature].detach()
+    return number * vector if slot < inputs.ids.shape[1] else vector
+
+
+def mean_vectors(network, inputs):
+    """The mean embedding of each field over all its occurrences in a batch."""
+    found = {}
+    for occurrences in rows_of(inputs):
+        for slot, feature, number in occurrences:
+            found.setdefault(slot, []).append(seen(network, inputs, slot, feature, number))
+    return {slot: sum(vectors) / len(vectors) for slot, vectors in found.items()}
+
+
 def contributions(network, inputs, gate):
-    """Per row a list of (slot, table row, d logit / d gate) and the logit; `gate[feature]` are the factors."""
+    """Per row a list of (slot, table row, contribution) and the logit; `gate[feature]` are the factors.
+
+    The contribution is the slope of the logit as the occurrence's vector moves away from its field's mean vector.
+    """
+    means = mean_vectors(network, inputs)
     slots = inputs.ids.shape[1] + inputs.list_lengths.shape[1]
     found = []
     for occurrences in rows_of(inputs):
         factors = [gate[feature] for _, feature, _ in occurrences]
         entries = []
-        for number, (slot, feature, _) in enumerate(occurrences):
-            above, below = list(factors), list(factors)
-            above[number] += STEP
-            below[number] -= STEP
-            change = row_logit(network, occurrences, above, slots) - row_logit(
-                network, occurrences, below, slots
-            )
-            entries.append((slot, feature, change / (2 * STEP)))
+        for place, (slot, feature, number) in enumerate(occurrences):
+            apart = STEP * (seen(network, inputs, slot, feature, number) - means[slot])
+            apart = apart if slot < inputs.ids.shape[1] else number * apart
+            above = row_logit(network, occurrences, factors, slots, place, apart)
+            below = row_logit(network, occurrences, factors, slots, place, -apart)
+            entries.append((slot, feature, (above - below) / (2 * STEP)))
         found.append((entries, row_logit(network, occurrences, factors, slots)))
     return found
 
@@ -98,16 +120,10 @@ class DenseGates:
             for logit in self.logits()
         ]
         rows = contributions(network, inputs, gate)
-        totals, counts = {}, {}
-        for entries, _ in rows:
-            for slot, _, contribution in entries:
-                totals[slot] = totals.get(slot, 0.0) + contribution
-                counts[slot] = counts.get(slot, 0) + 1
         scale = self.steps_per_epoch / self.window
         for (entries, logit), label in zip(rows, labels.tolist(), strict=True):
             probability = 1 / (1 + math.exp(-logit))
-            for slot, feature, contribution in entries:
-                c = contribution - totals[slot] / counts[slot]
+            for _, feature, c in entries:
                 curvature = probability * (1 - probability) * c * c
                 self.curvature[feature] += scale * curvature
                 self.slope[feature] += scale * (c * (probability - label) + curvature * (1 - gate[feature]))

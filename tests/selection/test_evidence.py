@@ -110,34 +110,30 @@ def test_evidence_and_gates_equal_the_dense_reference(backbone, mixed, make_netw
 
 
 @EACH
-def test_a_gate_gradient_over_the_residual_is_what_the_feature_adds_to_the_logit(
-    backbone, mixed, make_network
+def test_a_gradient_over_the_residual_is_what_an_occurrence_adds_to_the_logit(
+    backbone, mixed, make_network, tmp_path
 ):
     network = make_network(mixed, backbone)
     network.gate = SoftGate(len(network.table.weight))
     generator = torch.Generator().manual_seed(1)
     network.gate.logits.data = torch.randn(network.gate.logits.shape, generator=generator)
-    factors = []
-
-    def keep(module, arguments, output):
-        factors.append(output.detach().requires_grad_())
-        return factors[-1]
-
-    network.gate.register_forward_hook(keep)
+    gates = gates_of(network, tmp_path, steps=3, steps_per_epoch=1)
     batch = next(batches_of(mixed, 6).epoch())
     inputs, labels = to_inputs(batch, CPU), torch.from_numpy(batch.labels)
-    logits = network(inputs)
-    F.binary_cross_entropy_with_logits(logits, labels).backward()
-    residual = (torch.sigmoid(logits) - labels).detach()
-    single = factors[0].grad[..., 0] * len(labels) / residual[:, None]
-    row = inputs.list_slots // 2
-    lists = factors[1].grad[:, 0] * len(labels) / residual[row]
+    gates.before_step(inputs, labels, 0.0)
+    F.binary_cross_entropy_with_logits(network(inputs), labels).backward()
+    residual = (torch.sigmoid(gates._logits) - labels).detach()
+    (vectors, single), (listed, lists) = gates._read
+    vectors = vectors * inputs.values[..., None]
+    ones = (single.grad * (vectors - vectors.mean(0))).sum(-1) * len(labels) / residual[:, None]
+    row, field = inputs.list_slots // 2, inputs.list_slots % 2
+    apart = listed - torch.stack([listed[field == f].mean(0) for f in range(2)])[field]
+    many = (lists.grad * apart).sum(-1) * len(labels) / residual[row]
     gate = network.gate(torch.arange(len(network.table.weight)))[:, 0].tolist()
-    factors.clear()
     for number, (entries, logit) in enumerate(contributions(in_float64(network), inputs, gate)):
-        found = [*single[number].tolist(), *lists[row == number].tolist()]
+        found = [*ones[number].tolist(), *many[row == number].tolist()]
         expected = [change for _, _, change in entries]
-        assert logit == pytest.approx(float(logits[number].detach()), rel=1e-4, abs=1e-5)
+        assert logit == pytest.approx(float(gates._logits[number]), rel=1e-4, abs=1e-5)
         assert sorted(found) == pytest.approx(sorted(expected), rel=5e-3, abs=1e-4)
 
 
@@ -299,7 +295,7 @@ def test_after_detaching_the_network_runs_as_without_a_companion(mixed, make_net
     one_step(network, gates, next(batches_of(mixed, 8).epoch()))
     gates.detach()
     network(to_inputs(next(batches_of(mixed, 8).epoch()), CPU))
-    assert gates._factors == []
+    assert gates._read == []
 
 
 def test_what_a_saturated_row_adds_is_finite(planted, make_network, tmp_path):
