@@ -313,7 +313,7 @@ def test_criteo_has_the_shape_of_criteo(tmp_path):
 
 def test_the_demo_is_mostly_noise_and_what_matters_can_be_seen(tmp_path):
     truth = write_log("demo", tmp_path / "log", rows=100_000)
-    assert 0.78 < truth.best_auc < 0.83
+    assert 0.80 < truth.best_auc < 0.86
     values = {f.name: pl.Series(planted_field(f, 0, 10).names.texts(np.arange(f.cardinality)))
               for f in truth.spec.fields if hasattr(f, "cardinality")}  # fmt: skip
     mattering = sum(int((truth.effect(name, texts) != 0).sum()) for name, texts in values.items())

@@ -122,6 +122,7 @@ def test_a_gradient_over_the_residual_is_what_an_occurrence_adds_to_the_logit(
     inputs, labels = to_inputs(batch, CPU), torch.from_numpy(batch.labels)
     gates.before_step(inputs, labels, 0.0)
     F.binary_cross_entropy_with_logits(network(inputs), labels).backward()
+    gates.detach()
     residual = (torch.sigmoid(gates._logits) - labels).detach()
     (vectors, single), (listed, lists) = gates._read
     vectors = vectors * inputs.values[..., None]
