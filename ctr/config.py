@@ -196,7 +196,7 @@ class Config(Strict):
     def digest(self, data_digest: str) -> str:
         """12 characters that change with anything that can change a result: config and data, not where it is put."""
         content = self.model_dump(mode="json", exclude={"tracking", "output"})
-        content["data"] = data_digest
+        content["data"] = [data_digest, self.data.truth is not None]
         content["training"].pop("device")
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
