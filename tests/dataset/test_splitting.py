@@ -92,7 +92,7 @@ def test_cuts_come_as_close_to_the_shares_as_whole_instants_allow(values, share)
     try:
         cuts = time_cuts(lambda: iter([keys]), key)
     except DataError:
-        # Test then reaches back to the second instant, as that comes closest to its share: no instant is left for valid.
+        # Test reaches back to the second instant, which comes closest to its share: none is left for valid.
         oldest = int((keys == keys.min()).sum())
         assert len(distinct) < 3 or oldest >= len(values) - 2 * round(share * len(values))
         return
