@@ -37,7 +37,7 @@ def curve_plot(report: Report) -> Plot | None:
     keep_all = decimal(pick(report, "baseline", "test", "auc"))
     label = f"Test AUC against the share of features kept. Keep all {keep_all}; " + "; ".join(parts)
     caption = "Bars: paired 95 % interval of the difference to keep-all, drawn around its AUC. "
-    caption += "Ring: the choice, made on valid."
+    caption += "Ring: the one that is shipped."
     return plot("curve", lambda figure, _: _draw_curve(report, figure), (1000, 400), 330, label, caption)
 
 

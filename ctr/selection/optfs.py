@@ -22,7 +22,7 @@ from ctr.selection.referees import number_to_keep, top_values, value_features
 from ctr.training.fit import Epoch, Watcher, fit
 
 _ROWS_AT_A_TIME = 1_000_000
-DEFAULT_PRICE = 2.5  # nats, that is z = 2.24: about one meaningless feature in a hundred gets past it
+DEFAULT_PRICE = 2.5  # nats, that is z = 2.24: about one meaningless feature in forty gets past it
 
 
 @dataclass(frozen=True)
