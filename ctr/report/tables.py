@@ -50,7 +50,12 @@ def curve_table(report: Report) -> Table | None:
     ]
     columns = ["selector", "kept", "share", "penalty", "parameters", "all weights", "valid AUC"]
     columns += ["valid log loss", "test AUC", "test log loss", "test ECE", "minus keep-all (95 %)"]
-    return Table("runs", "Every trained model. The one that is shipped was stated before; test chose nothing.", columns, rows)
+    return Table(
+        "runs",
+        "Every trained model. The one that is shipped was stated before; test chose nothing.",
+        columns,
+        rows,
+    )
 
 
 def _cell(value: float | None, write: Any = decimal) -> Cell:
