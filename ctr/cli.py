@@ -77,9 +77,23 @@ def show(path: Annotated[Path, typer.Argument(help="A dataset, run, feature set 
 def synthetic(
     preset: Annotated[str, typer.Argument(help="demo, pairs or criteo.")],
     out: Annotated[Path, typer.Option("--out", help="Folder to write log, schema and truth to.")],
-    rows: Annotated[int, typer.Option("--rows", help="Rows to write.")] = 200_000,
+    rows: Annotated[int, typer.Option("--rows", help="Impressions to draw.")] = 200_000,
     seed: Annotated[int, typer.Option("--seed", help="Of everything drawn.")] = 0,
     format: Annotated[str, typer.Option("--format", help="parquet or csv.")] = "parquet",
+    base_rate: Annotated[
+        float | None, typer.Option("--base-rate", help="Share of clicks, before any row is left out.")
+    ] = None,
+    negative_keep_rate: Annotated[
+        float | None, typer.Option("--negative-keep-rate", help="Share of the rows with label 0 to keep.")
+    ] = None,
+    delay_hours: Annotated[
+        float | None, typer.Option("--delay-hours", help="Some clicks come up to so much later.")
+    ] = None,
+    delayed_share: Annotated[float, typer.Option("--delayed-share", help="Share of clicks to delay.")] = 0.3,
+    positions: Annotated[
+        int | None, typer.Option("--positions", help="Show rows at positions 1 to N, better ones higher.")
+    ] = None,
+    weights: Annotated[bool, typer.Option("--weights", help="Give each row a weight.")] = False,
 ) -> None:
     """Write a synthetic click log whose truth is known."""
     from ctr.dataset.synthetic import write_log
@@ -87,9 +101,23 @@ def synthetic(
 
     if format not in ("parquet", "csv"):
         raise ConfigError(f'--format "{format}"{nearest(format, ["parquet", "csv"])}')
-    truth = write_log(preset, out, rows=rows, seed=seed, format="csv" if format == "csv" else "parquet")
+    truth = write_log(
+        preset,
+        out,
+        rows=rows,
+        seed=seed,
+        format="csv" if format == "csv" else "parquet",
+        base_rate=base_rate,
+        negative_keep_rate=negative_keep_rate,
+        delay_hours=delay_hours,
+        delayed_share=delayed_share,
+        positions=positions,
+        weights=weights,
+    )
     best = f", best reachable AUC {truth.best_auc:.4f}" if truth.best_auc is not None else ""
-    typer.echo(f"{rows:,} rows{best}: {out}")
+    kept = truth.logged_rows if truth.logged_rows is not None else rows
+    of = f" of {rows:,} impressions" if kept < rows else ""
+    typer.echo(f"{kept:,} rows{of}{best}: {out}")
 
 
 @schema_app.command()

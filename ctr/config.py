@@ -27,6 +27,7 @@ Referee = Literal["frequency", "random"]
 class Data(Strict):
     """`schema`: the schema file. `input`: path, glob or URL of the log. `folder` keeps datasets by digest.
 
+    `as_of`: an instant of the split's time column; rows from then on are left out, as if the log had been taken then.
     `truth`: folder of a synthetic log, whose planted values the report then checks the feature set against.
     """
 
@@ -34,6 +35,7 @@ class Data(Strict):
     input: str = Key(min_length=1)
     encoding: Literal["vocabulary"] = "vocabulary"
     folder: str = "datasets"
+    as_of: str | int | None = None
     truth: str | None = None
 
 
@@ -78,7 +80,10 @@ class SelectorConfig(Strict):
     ratio: share of vocabulary values to keep; a list gives one point of the curve each, the first is the one shipped.
     penalty: the price of a feature instead of a share, in nats of train log loss that it must save (see
         `ctr.selection.evidence`); likewise one or a list.
-    epochs, final_temperature, rewind_epoch, gate_learning_rate: of the OptFS search.
+    epochs, final_temperature, rewind_epoch, gate_learning_rate: of the OptFS search. `rewind_epoch` may be a part of
+        an epoch: 0.5 goes back to the weights after half of the first one.
+    dropped_reads: what a dropped value reads: a row of zeros, or its field's unknown.
+    compare_dropped_reads: whether the set that is shipped is also trained the other way, and both reported on valid.
     referees: cheap selectors that run at the same sizes for comparison.
     """
 
@@ -87,8 +92,10 @@ class SelectorConfig(Strict):
     penalty: list[NotNegative] | None = None
     epochs: Whole = 3
     final_temperature: Annotated[float, Key(ge=1.0, allow_inf_nan=False)] = 200.0
-    rewind_epoch: Annotated[int, Key(ge=0)] = 0
+    rewind_epoch: Annotated[int | float, Key(ge=0, allow_inf_nan=False)] = 0
     gate_learning_rate: Positive = 1.0
+    dropped_reads: Literal["zero", "unknown"] = "zero"
+    compare_dropped_reads: bool = True
     referees: list[Referee] = ["frequency", "random"]
 
     @field_validator("ratio", "penalty", mode="before")
@@ -120,8 +127,11 @@ class Training(Strict):
     """One loop's settings, the same for baseline, search and retraining.
 
     learning_rate, weight_decay: of tables and dense weights; the decay is decoupled and belongs to tables, per step.
-    network_weight_decay: L2 of the dense weights. patience: epochs without a better AUC on valid before stopping.
-    plateau: the learning rate is multiplied by it after such an epoch (1 leaves it alone).
+    network_weight_decay: L2 of the dense weights.
+    eval_every: steps between looks at valid; unset, ten an epoch, evenly spread.
+    patience: epochs without a better AUC on valid before stopping; below 1 it stops inside an epoch.
+    plateau: the learning rate is multiplied by it after an epoch without a better AUC (1 leaves it alone).
+    order: of the train rows: `shuffled` anew each epoch, or `time`, oldest first (needs a split by time).
     threads: of PyTorch; 0 takes the cores of the machine.
     """
 
@@ -130,8 +140,10 @@ class Training(Strict):
     learning_rate: Positive = 1e-3
     weight_decay: NotNegative = 0.0
     network_weight_decay: NotNegative = 0.0
-    patience: Whole = 3
+    eval_every: Whole | None = None
+    patience: Positive = 3.0
     plateau: Annotated[float, Key(gt=0.0, le=1.0)] = 0.5
+    order: Literal["shuffled", "time"] = "shuffled"
     device: str = "auto"
     threads: Annotated[int, Key(ge=0)] = 0
 
@@ -153,9 +165,14 @@ class Training(Strict):
 
 
 class Export(Strict):
-    """`dtype` of the bundle's tables. `min_auc`: below it the run ends with exit code 4 and registers nothing."""
+    """`dtype` of the bundle's tables. `min_auc`: below it the run ends with exit code 4 and registers nothing.
+
+    refit: what the chosen set is trained on again for the bundle, after the verdict and for the steps that valid chose:
+    `valid` adds valid to train, `all` test as well; `none` ships the model that was evaluated.
+    """
 
     dtype: Literal["float32"] = "float32"
+    refit: Literal["none", "valid", "all"] = "none"
     min_auc: Annotated[float, Key(ge=0.0, le=1.0)] | None = None
 
 

@@ -115,7 +115,7 @@ WRONG = {
     "[training]\nlearning_rate = inf": "training.learning_rate: expected a finite number, found inf",
     "[training]\nlearning_rate = 0.1\nweight_decay = 10.0": "learning_rate * weight_decay is the share",
     "[training]\nbatch_size = 0": "training.batch_size: expected greater than or equal to 1, found 0",
-    "[training]\npatience = 0": "training.patience: expected greater than or equal to 1, found 0",
+    "[training]\npatience = 0": "training.patience: expected greater than 0, found 0",
     "[training]\nplateau = 1.5": "training.plateau: expected less than or equal to 1, found 1.5",
     '[training]\ndevice = "gpu"': '"auto", "cpu", "cuda", "cuda:N" or "mps", found "gpu"',
     "[export]\nmin_auc = 2": "export.min_auc: expected less than or equal to 1, found 2",

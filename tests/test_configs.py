@@ -8,7 +8,8 @@ from ctr.dataset.ingest import ingest
 from ctr.dataset.inputs import Source
 from ctr.dataset.plan import Plan
 from ctr.dataset.reading import column_names
-from ctr.dataset.schema import RandomSplit, load_schema
+from ctr.dataset.schema import load_schema
+from ctr.dataset.split_spec import RandomSplit
 from ctr.dataset.store import Dataset
 
 ROOT = Path(__file__).parents[1]

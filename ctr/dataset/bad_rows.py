@@ -1,13 +1,17 @@
 """Rows that break the schema: one line each, with what was found and why it cannot be used."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from ctr.errors import DataError
+
 BAD_ROWS = {"file": pl.String, "row": pl.Int64, "column": pl.String, "found": pl.String, "reason": pl.String}
 _SHOWN = 100
+WITHHELD = "withheld: the schema has personal data"
 
 
 def bad_rows(
@@ -29,6 +33,25 @@ def no_bad_rows() -> pl.DataFrame:
     return pl.DataFrame(schema=BAD_ROWS)
 
 
+class QuotingError(DataError):
+    """A message that quotes what was found in a file; `plain` says the same and quotes nothing."""
+
+    def __init__(self, message: str, plain: str) -> None:
+        super().__init__(message)
+        self.plain = plain
+
+
+@contextmanager
+def quoting(allowed: bool) -> Iterator[None]:
+    """Where quoting is not allowed, a `QuotingError` becomes a `DataError` with the plain message."""
+    try:
+        yield
+    except QuotingError as error:
+        if allowed:
+            raise
+        raise DataError(error.plain) from None
+
+
 def describe(bad: pl.DataFrame, limit: int = 5) -> str:
     """The first few bad rows, one indented line each, for an error message."""
     lines = []
@@ -40,10 +63,13 @@ def describe(bad: pl.DataFrame, limit: int = 5) -> str:
 
 
 class Faults:
-    """Collects rows that break the schema; a row is listed once, with the first thing wrong with it."""
+    """Collects rows that break the schema; a row is listed once, with the first thing wrong with it.
 
-    def __init__(self, file: str, rows: npt.NDArray[np.int64]) -> None:
-        self._file, self._rows = file, rows
+    Where the rows hold personal data, what was found is not listed: a shifted line puts a person into any column.
+    """
+
+    def __init__(self, file: str, rows: npt.NDArray[np.int64], personal: bool = False) -> None:
+        self._file, self._rows, self._personal = file, rows, personal
         self.kept = np.ones(len(rows), np.bool_)
         self.frames: list[pl.DataFrame] = []
 
@@ -53,7 +79,8 @@ class Faults:
             return
         at = np.flatnonzero(broken.to_numpy() & self.kept)
         if len(at):
-            shown = [None if value is None else str(value) for value in found.gather(at)]
+            cells = [WITHHELD] * len(at) if self._personal else found.gather(at).to_list()
+            shown = [None if value is None else str(value) for value in cells]
             self.frames.append(bad_rows(self._file, (self._rows[at] + 1).tolist(), column, shown, reason))
             self.kept[at] = False
 

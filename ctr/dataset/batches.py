@@ -8,11 +8,13 @@ than the machine's memory reads slowly.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from ctr.dataset.store import Dataset, Part
+from ctr.errors import ConfigError
 
 Ints = npt.NDArray[np.int64]
 _ROUNDS = 6
@@ -30,6 +32,8 @@ class Batch:
         list_lengths: (B, M) float32.
         labels: (B,) float32.
         rows: (B,) numbers of the rows in the input.
+        weights: (B,) float32, how much each row counts, or None where all count alike.
+        vectors: (B, T) float32, numbers of the vector fields side by side, or None where there are none.
     """
 
     ids: Ints
@@ -39,6 +43,8 @@ class Batch:
     list_lengths: npt.NDArray[np.float32]
     labels: npt.NDArray[np.float32]
     rows: Ints
+    weights: npt.NDArray[np.float32] | None = None
+    vectors: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -52,6 +58,7 @@ class Layout:
         table_rows: (V,) row per global feature id, 0 for dropped ones; by default every feature keeps a row of its
             own (id + 1).
         fields: names of the fields to feed; by default all.
+        serving: whether bias fields have the values that they have at scoring, instead of those of the log.
     """
 
     def __init__(
@@ -59,6 +66,8 @@ class Layout:
         dataset: Dataset,
         table_rows: npt.NDArray[np.int64] | None = None,
         fields: list[str] | None = None,
+        *,
+        serving: bool = False,
     ) -> None:
         names = [field.name for field in dataset.fields] if fields is None else fields
         single = [field for field in dataset.fields if field.kind != "list"]
@@ -70,6 +79,21 @@ class Layout:
         self.fields = [single[slot].name for slot in self.single] + [lists[n].name for n in self.lists]
         self.scaled = any(single[slot].scaled for slot in self.single)
         self._all_single = len(self.single) == len(single)
+        self.pooling = tuple(lists[number].pooling for number in self.lists)
+        # (slot among the fields fed, numbers) of each vector field, and where its numbers stand in a part's.
+        ends = np.cumsum([field.size for field in single])
+        vectors = [(at, single[slot], ends[slot]) for at, slot in enumerate(self.single) if single[slot].size]
+        self.vectors = tuple((at, field.size) for at, field, _ in vectors)
+        columns = [np.arange(end - field.size, end) for _, field, end in vectors]
+        self._columns = np.concatenate(columns) if columns else None
+        self._served = [
+            (at, *serve) for at, slot in enumerate(self.single) if serving and (serve := single[slot].serve)
+        ]
+        self._dataset = dataset
+
+    def at_serving(self) -> "Layout":
+        """The same, with bias fields as they are at scoring."""
+        return Layout(self._dataset, self.table_rows, self.fields, serving=True)
 
     def gather(self, part: Part, index: Ints) -> Batch:
         """The rows `index` of `part`, in that order."""
@@ -78,6 +102,10 @@ class Layout:
         if not self._all_single:
             ids = ids[:, self.single]
             values = None if values is None else values[:, self.single]
+        for at, identity, factor in self._served:
+            ids[:, at] = identity
+            if values is not None:
+                values[:, at] = factor
         list_ids, list_slots, list_lengths = self._gather_lists(part, index)
         return Batch(
             ids=self.table_rows[ids],
@@ -87,7 +115,15 @@ class Layout:
             list_lengths=list_lengths,
             labels=part.labels[index].astype(np.float32),
             rows=np.asarray(part.rows[index]),
+            weights=None if part.weights is None else part.weights[index],
+            vectors=self._gather_vectors(part, index),
         )
+
+    def _gather_vectors(self, part: Part, index: Ints) -> npt.NDArray[np.float32] | None:
+        if self._columns is None or part.vectors is None:
+            return None
+        found = part.vectors[index]
+        return found if len(self._columns) == found.shape[1] else found[:, self._columns]
 
     def _gather_lists(self, part: Part, index: Ints) -> tuple[Ints, Ints, npt.NDArray[np.float32]]:
         count = len(self.lists)
@@ -111,13 +147,38 @@ class Batches:
         layout: from features to rows of the embedding table.
         batch_size: rows in a batch; the last one of an epoch may be smaller.
         seed: of the shuffle; None keeps the order of the input.
+        order: `time` feeds the oldest rows first, in every epoch, and rows of one instant in the order of the input.
+
+    Raises:
+        ConfigError: the order of time was asked for, and the rows have no time.
     """
 
-    def __init__(self, part: Part, layout: Layout, batch_size: int, seed: int | None = None) -> None:
+    def __init__(
+        self,
+        part: Part,
+        layout: Layout,
+        batch_size: int,
+        seed: int | None = None,
+        order: Literal["shuffled", "time"] = "shuffled",
+    ) -> None:
         self.part, self.layout, self.batch_size, self.seed = part, layout, batch_size, seed
+        self._sorted: Ints | None = None
+        if order == "time":
+            if part.times is None:
+                raise ConfigError(
+                    'training.order = "time" needs rows that have a time: split.by = "time" in the schema'
+                )
+            self.seed = None
+            if (np.diff(part.times) < 0).any():
+                self._sorted = np.argsort(part.times, kind="stable")
 
     def __len__(self) -> int:
         return -(-len(self.part) // self.batch_size)
+
+    @property
+    def in_order(self) -> bool:
+        """Whether rows come in the order of the part."""
+        return self.seed is None and self._sorted is None
 
     def epoch(self, number: int = 0, start: int = 0) -> Iterator[Batch]:
         """The batches of epoch `number`, from batch `start` on."""
@@ -126,6 +187,8 @@ class Batches:
             index = np.arange(batch * self.batch_size, min(rows, (batch + 1) * self.batch_size))
             if self.seed is not None:
                 index = shuffled(index, rows, self.seed, number)
+            elif self._sorted is not None:
+                index = self._sorted[index]
             yield self.layout.gather(self.part, index)
 
 

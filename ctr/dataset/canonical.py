@@ -3,6 +3,8 @@
 Used alike for counting, encoding and scoring. None of it depends on the Polars version.
 """
 
+from collections.abc import Collection, Iterable
+
 import numpy as np
 import polars as pl
 import pyarrow as pa
@@ -58,8 +60,8 @@ def _float_text(values: pl.Series) -> pl.Series:
     )
 
 
-def lists(values: pl.Series, separator: str | None, field: str) -> pl.Series:
-    """Lists of canonical text; missing items are dropped, an empty list is null.
+def lists(values: pl.Series, separator: str | None, field: str, missing: Collection[str] = ()) -> pl.Series:
+    """Lists of canonical text; missing items (also those of `missing`) are dropped, an empty list is null.
 
     Raises:
         DataError: text without a `separator` to cut it at, or items that have no canonical text.
@@ -73,7 +75,7 @@ def lists(values: pl.Series, separator: str | None, field: str) -> pl.Series:
             raise ConfigError(f'schema: field "{field}" is a list of text: it needs separator = "..."')
         values = text(values).str.split(separator)
     array = values.rechunk().to_arrow()
-    items = text(pl.Series("item", array.flatten()))
+    items = without(text(pl.Series("item", array.flatten())), missing)
     kept = items.is_not_null().to_numpy()
     lengths = np.bincount(array.value_parent_indices().to_numpy()[kept], minlength=len(values))
     offsets = np.concatenate(([0], np.cumsum(lengths)))
@@ -82,6 +84,48 @@ def lists(values: pl.Series, separator: str | None, field: str) -> pl.Series:
     )
     # Polars 1.40 reads lists of text from an Arrow table, but not from an Arrow array.
     return pl.DataFrame(pa.table({"lists": grouped}))["lists"].rename(values.name)
+
+
+def without(values: pl.Series, missing: Collection[str]) -> pl.Series:
+    """Canonical text with null where it is one of `missing`, canonical texts as well."""
+    found = values.is_in(list(missing)) if missing else None
+    return values if found is None or not found.any() else values.set(found.fill_null(False), None)
+
+
+def texts(cells: Iterable[object]) -> frozenset[str]:
+    """The canonical texts of single cells, such as the -1 of `missing_values`; empty text has none."""
+    found = (text(pl.Series("cell", [cell]))[0] for cell in cells)
+    return frozenset(value for value in found if value is not None)
+
+
+def vectors(values: pl.Series, size: int, separator: str | None, field: str) -> tuple[pl.Series, pl.Series]:
+    """Vectors of `size` finite numbers, null where missing, and which cells are none (they are null as well).
+
+    Raises:
+        ConfigError: text without a `separator` to cut it at.
+        DataError: neither lists nor text.
+    """
+    if isinstance(values.dtype, pl.Array):
+        values = values.arr.to_list()
+    if values.dtype == pl.String:
+        if separator is None:
+            raise ConfigError(f'schema: field "{field}" is a vector of text: it needs separator = "..."')
+        values = text(values).str.split(separator)
+    if values.dtype == pl.Null:
+        values = values.cast(pl.List(pl.Float64))
+    if not isinstance(values.dtype, pl.List):
+        raise DataError(f'field "{field}": expected vectors of {size} numbers, found {values.dtype}')
+    array = values.rechunk().to_arrow()
+    lengths = array.value_lengths().fill_null(0).to_numpy()  # (rows,)
+    flat, unusable = numbers(pl.Series("item", array.flatten()))
+    row = np.repeat(np.arange(len(values)), lengths)
+    wrong = np.bincount(row[(unusable | flat.is_null()).to_numpy()], minlength=len(values)) > 0
+    broken = (lengths > 0) & (wrong | (lengths != size))
+    whole = (lengths > 0) & ~broken
+    result = np.zeros((len(values), size), np.float32)
+    result[whole] = flat.to_numpy()[whole[row]].reshape(-1, size)
+    found = pl.Series(values.name, result, dtype=pl.Array(pl.Float32, size))
+    return found.set(pl.Series(~whole), None) if not whole.all() else found, pl.Series(broken)
 
 
 def numbers(values: pl.Series) -> tuple[pl.Series, pl.Series]:

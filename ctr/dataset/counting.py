@@ -6,6 +6,7 @@ in memory at a time.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import polars as pl
 import pyarrow as pa
 
 from ctr.dataset.encoding import FieldEncoder, coded, listed
-from ctr.dataset.schema import FieldSpec
+from ctr.dataset.field_cells import served
+from ctr.dataset.field_spec import FieldSpec
 from ctr.dataset.scratch import Arrays
 from ctr.dataset.split_keys import mixed
 from ctr.dataset.transforms import Scale, log_square, quantile_bin, quantile_edges, scale_of
@@ -24,22 +26,33 @@ from ctr.dataset.vocabulary import merged, scaled_vocabulary, vocabulary
 SAMPLE_ROWS = 1_000_000
 _SAMPLE_SEED = 0x5EED
 Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass
 class Statistics:
-    """Running count, mean and squared distances (Chan, Golub, LeVeque 1979), minimum, maximum, of train rows."""
+    """Running count, mean and squared distances (Chan, Golub, LeVeque 1979), minimum, maximum, of train rows.
+
+    weight, missing_weight: sums of the weights of the rows counted in `count` and `missing`, where rows have weights.
+    """
 
     count: int = 0
     missing: int = 0
+    weight: float = 0.0
+    missing_weight: float = 0.0
     mean: float = 0.0
     square: float = 0.0
     low: float = np.inf
     high: float = -np.inf
 
-    def add(self, values: npt.NDArray[np.float64], missing: int) -> None:
-        """Take in a chunk's numbers and its count of missing ones."""
-        self.missing += missing
+    def add(self, values: npt.NDArray[np.float64], weights: Floats | None) -> None:
+        """Take in a chunk's numbers, NaN where missing, and the weights of its rows."""
+        absent = np.isnan(values)
+        self.missing += int(absent.sum())
+        if weights is not None:
+            self.missing_weight += float(weights[absent].sum())
+            self.weight += float(weights[~absent].sum())
+        values = values[~absent]
         if len(values) == 0:
             return
         count, mean = len(values), float(values.mean())
@@ -70,12 +83,22 @@ class FieldCounts:
             folder / "values", pa.int64() if spec.kind == "numeric" else pa.large_string()
         )
         self._counts = Arrays(folder / "counts", pa.int64())
+        self._weighted = Arrays(folder / "weighted", pa.float64())
         self._sizes: list[int] = []
+        self.weighted = False
+        self.constant: str | None = None
+        self.serve: dict[str, Any] | None = None
+        self.sharers: list[FieldCounts] = []
 
     @property
     def _numbers(self) -> bool:
-        """Whether chunks keep the number itself, for want of train statistics."""
-        return self.spec.scaled or self.spec.transform == "quantile"
+        """Whether chunks keep the numbers themselves, for want of train statistics."""
+        return self.spec.scaled or self.spec.transform == "quantile" or self.spec.kind == "vector"
+
+    @property
+    def _measured(self) -> bool:
+        """Whether the field has no values to count, but numbers to scale."""
+        return self.spec.scaled or self.spec.kind == "vector"
 
     def code(self, values: pl.Series) -> pl.Series:
         """What a chunk keeps of a prepared column: codes into a dictionary that is written aside, or the number."""
@@ -110,34 +133,60 @@ class FieldCounts:
         self.edges = quantile_edges(np.concatenate(self._sample), self.spec.bins)
         self._sample = []
 
-    def count(self, coded_values: pl.Series, train: Bools, chunk: int) -> None:
-        """Count one chunk's train rows."""
-        if self.spec.scaled:
-            numbers = coded_values.filter(pl.Series(train))
-            self.statistics.add(numbers.drop_nulls().to_numpy(), numbers.null_count())
+    def count(self, coded_values: pl.Series, train: Bools, chunk: int, weights: Floats | None) -> None:
+        """Count one chunk's train rows.
+
+        Args:
+            coded_values: what `code` gave for the chunk.
+            train: (rows,) which of its rows are train rows.
+            chunk: its number.
+            weights: (train rows,) how much each counts; None where all count alike.
+        """
+        if self._measured:
+            self.statistics.add(self._sizes_of(coded_values.filter(pl.Series(train))), weights)
         elif self.edges is not None:
             codes, distinct = coded(quantile_bin(coded_values, self.edges))
             self._dictionaries.append(distinct.rechunk().to_arrow())
-            self._counts.append(np.bincount(codes[train], minlength=len(distinct)))
+            self._tally(codes[train], len(distinct), weights)
         elif self.spec.kind == "list":
             array = coded_values.filter(pl.Series(train)).rechunk().to_arrow()
-            size = self._sizes[chunk]
-            counts = np.bincount(array.flatten().to_numpy(), minlength=size)
-            empty = int((array.value_lengths().to_numpy() == 0).sum())
-            self._counts.append(counts)
-            self.statistics.missing += empty
+            lengths = array.value_lengths().to_numpy()
+            each = None if weights is None else np.repeat(weights, lengths)
+            self._tally(array.flatten().to_numpy(), self._sizes[chunk], each)
+            self.statistics.missing += int((lengths == 0).sum())
+            if weights is not None:
+                self.statistics.missing_weight += float(weights[lengths == 0].sum())
         else:
-            self._counts.append(np.bincount(coded_values.to_numpy()[train], minlength=self._sizes[chunk]))
+            self._tally(coded_values.to_numpy()[train], self._sizes[chunk], weights)
+
+    def _sizes_of(self, values: pl.Series) -> Floats:
+        """The numbers to gather statistics of, NaN where missing: of vectors their root mean square."""
+        if self.spec.kind != "vector":
+            return values.to_numpy().astype(np.float64)
+        found = np.full(len(values), np.nan)
+        present = values.is_not_null().to_numpy()
+        numbers = values.drop_nulls().to_numpy().astype(np.float64)
+        found[present] = np.sqrt((numbers**2).mean(axis=1)) if len(numbers) else 0.0
+        return found
+
+    def _tally(self, codes: npt.NDArray[np.int32], size: int, weights: Floats | None) -> None:
+        self._counts.append(np.bincount(codes, minlength=size))
+        if weights is not None:
+            self._weighted.append(np.bincount(codes, weights=weights, minlength=size))
+            self.weighted = True
 
     def decide(self) -> pl.DataFrame:
-        """The vocabulary; afterwards `encode` works."""
-        self._dictionaries.close()
-        self._counts.close()
+        """The vocabulary, also of the fields that share it; afterwards `encode` works, theirs as well."""
+        members = [self, *self.sharers]
+        for member in members:
+            for arrays in (member._dictionaries, member._counts, member._weighted):
+                arrays.close()
         spec, statistics = self.spec, self.statistics
-        if spec.scaled:
-            own = scaled_vocabulary(spec.name, statistics.count, statistics.missing)
+        if self._measured:
+            weights = (statistics.weight, statistics.missing_weight) if statistics.weight else None
+            own = scaled_vocabulary(spec.name, statistics.count, statistics.missing, weights)
             self.scale = scale_of(
-                spec.transform or "",
+                spec.transform or "vector",
                 statistics.count,
                 statistics.mean,
                 statistics.square,
@@ -145,22 +194,32 @@ class FieldCounts:
                 statistics.high,
             )
         else:
-            counts = merged(self._counted())
-            if spec.kind == "list":
-                counts = pl.concat(
-                    [counts, pl.DataFrame({"value": [None], "count": [statistics.missing]}, counts.schema)]
-                )
+            counts = merged(frame for member in members for frame in member._counted())
             own = vocabulary(spec.name, counts, spec.min_count)
             self._distinct = counts["value"].drop_nulls().len()
         self.constant = self._constancy(own)
         self._encoder = FieldEncoder(spec, own, self.scale, self.edges)
+        if spec.role == "bias":
+            self.serve = self._served()
         if not self._numbers:
-            self._map_dictionaries()
+            for member in members:
+                member._map_dictionaries(
+                    FieldEncoder(member.spec, own) if member is not self else self._encoder
+                )
+            del self._encoder  # the field's values leave memory; ids stay on disk
         return own
+
+    def _served(self) -> dict[str, Any]:
+        """Local id and factor that the field has at scoring."""
+        columns = self._encoder.encode(served(self.spec, 1))
+        factor = float(columns[1][0]) if self.spec.scaled else 1.0
+        return {"id": int(columns[0][0]), "factor": factor}
 
     def _constancy(self, own: pl.DataFrame) -> str | None:
         """What all train rows have in common, None where they differ."""
         missing = int(own["count"][1])
+        if self.spec.kind == "vector":
+            return None if self.statistics.count else "missing"
         if self.spec.scaled:
             distinct, shown = int(self.statistics.low < self.statistics.high) + 1, f"{self.statistics.low:g}"
             distinct = distinct if self.statistics.count else 0
@@ -171,23 +230,33 @@ class FieldCounts:
         return f'"{shown}"' if distinct == 1 and missing == 0 else None
 
     def _counted(self) -> Iterator[pl.DataFrame]:
-        for values, counts in zip(self._dictionaries.read(), self._counts.read(), strict=True):
-            yield pl.DataFrame({"value": pl.Series(values).cast(pl.String), "count": pl.Series(counts)})
+        weighted = self._weighted.read() if self.weighted else repeat(None)
+        for values, counts, weights in zip(
+            self._dictionaries.read(), self._counts.read(), weighted, strict=False
+        ):
+            columns = {"value": pl.Series(values).cast(pl.String), "count": pl.Series(counts)}
+            if weights is not None:
+                columns["weighted_count"] = pl.Series(weights)
+            yield pl.DataFrame(columns)
+        if self.spec.kind == "list":
+            statistics = self.statistics
+            columns = {"value": pl.Series([None], dtype=pl.String), "count": pl.Series([statistics.missing])}
+            if self.weighted:
+                columns["weighted_count"] = pl.Series([statistics.missing_weight])
+            yield pl.DataFrame(columns)
 
-    def _map_dictionaries(self) -> None:
+    def _map_dictionaries(self, encoder: FieldEncoder) -> None:
         """Look up each chunk's distinct values once, so that encoding is a gather."""
         ids = Arrays(self._folder / "ids", pa.int32())
         for values in self._dictionaries.read():
-            ids.append(self._encoder.look_up(pl.Series(values).cast(pl.String)))
+            ids.append(encoder.look_up(pl.Series(values).cast(pl.String)))
         ids.close()
         self._dictionaries.delete()
         self._ids = ids.read()
-        # The field's values leave memory; ids stay on disk.
-        del self._encoder
 
     def encode(self, coded_values: pl.Series) -> list[pl.Series]:
         """The dataset's columns for the next chunk; chunks come in the order in which they were coded."""
-        if self.spec.scaled or self.edges is not None:
+        if self._numbers:
             return self._encoder.encode(coded_values)
         ids = next(self._ids).to_numpy()
         if self.spec.kind == "list":
@@ -203,6 +272,8 @@ class FieldCounts:
             "name": self.spec.name,
             "kind": self.spec.kind,
             "features": features,
+            "shares": self.spec.shares,
+            "serve": self.serve,
             "scale": None if self.scale is None else self.scale._asdict(),
             "edges": self.edges,
         }

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import polars as pl
 
 from ctr.dataset import csv_lines
+from ctr.dataset.bad_rows import QuotingError
 from ctr.dataset.byte_streams import ByteStream, Resumed
 from ctr.dataset.csv_dialect import Dialect
 from ctr.dataset.csv_lines import Block
@@ -128,7 +129,7 @@ def csv_header(stream: ByteStream, read: Read, name: str) -> tuple[list[str], By
     header = list(read.columns or header)
     if twice := sorted({column for column in header if header.count(column) > 1}):
         shown = ", ".join(f'"{column}"' for column in twice)
-        raise DataError(
-            f'file "{name}": two columns have the same name: {shown}; give read.columns = [...] instead'
-        )
+        advice = "give read.columns = [...] instead"
+        plain = f'file "{name}": two columns have the same name'
+        raise QuotingError(f"{plain}: {shown}; {advice}", f"{plain}; {advice}")
     return header, Resumed(start[match.end() :], stream)

@@ -10,9 +10,10 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
+from ctr.dataset.field_spec import FieldSpec
 from ctr.dataset.parallel import in_threads
-from ctr.dataset.schema import FieldSpec, Schema
-from ctr.dataset.transforms import Scale, log_square, quantile_bin, scaled
+from ctr.dataset.schema import Schema
+from ctr.dataset.transforms import Scale, log_square, quantile_bin, scaled, scaled_vectors
 from ctr.dataset.value_index import Ids, ValueIndex
 
 
@@ -22,7 +23,7 @@ class FieldEncoder:
     Args:
         spec: the field.
         vocabulary: its features: role, value, id. Unknown or missing may be absent; they are id 0 then.
-        scale: of a scaled field.
+        scale: of a scaled or a vector field.
         edges: of a quantile field.
     """
 
@@ -71,6 +72,10 @@ class FieldEncoder:
             assert self.scale is not None, "a scaled field has a scale"
             ids = np.where(values.is_null().to_numpy(), self.missing, self._present).astype(np.int32)
             return [pl.Series(name, ids), scaled(values, self.scale).alias(f"@value:{name}")]
+        if self.spec.kind == "vector":
+            assert self.scale is not None, "a vector field has a scale"
+            ids = np.where(values.is_null().to_numpy(), self.missing, self._present).astype(np.int32)
+            return [pl.Series(name, ids), scaled_vectors(values, self.scale).alias(f"@vector:{name}")]
         if self.spec.kind == "list":
             array = values.rechunk().to_arrow()
             codes, distinct = coded(pl.Series("item", array.flatten()))
@@ -124,7 +129,8 @@ class Encoder:
         def build(spec: FieldSpec) -> FieldEncoder:
             entry = entries[spec.name]
             scale = Scale(**entry["scale"]) if entry.get("scale") else None
-            return FieldEncoder(spec, groups.get((spec.name,), empty), scale, entry.get("edges"))
+            own = groups.get((spec.shares or spec.name,), empty)
+            return FieldEncoder(spec, own, scale, entry.get("edges"))
 
         self.encoders = in_threads(build, chosen)
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 import polars as pl
 
+from ctr.dataset.bad_rows import QuotingError
 from ctr.errors import DataError, nearest
 
 
@@ -50,7 +51,9 @@ class Expression:
         try:
             return frame.with_columns(self._expression.alias("@value"))["@value"]
         except pl.exceptions.PolarsError as error:
-            raise DataError(f"{self}: {one_line(error)}") from None
+            reason = one_line(error)
+            # Polars lists the cells that do not convert.
+            raise QuotingError(f"{self}: {reason}", f"{self}: {reason.partition(': [')[0]}") from None
 
     def check_row_wise(self, frame: pl.DataFrame) -> None:
         """Refuses what depends on other rows, as AVG(x) does: a chunk is no meaningful set of rows.

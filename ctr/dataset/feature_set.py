@@ -6,17 +6,18 @@ import shutil
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from ctr.dataset.store import MISSING, UNKNOWN, Dataset
+from ctr.dataset.store import FIRST_VALUE, UNKNOWN, Dataset
 from ctr.errors import CtrError, DataError
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
+DroppedReads = Literal["zero", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,19 @@ class FeatureSet:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, dataset: Dataset, kept: Bools, gate: Floats, provenance: dict[str, Any]) -> "FeatureSet":
-        """The set with the given features (V,) of `dataset`.
+    def of(
+        cls,
+        dataset: Dataset,
+        kept: Bools,
+        gate: Floats,
+        provenance: dict[str, Any],
+        dropped_reads: DroppedReads = "zero",
+    ) -> "FeatureSet":
+        """The set with the given features (V,) of `dataset`, and those that the schema says to keep or to drop.
 
-        The unknown of a field stays only where every value of the field does. The compact vocabulary cannot tell a
-        dropped value from one that was never seen, so both must read the same row, and a dropped value reads zero.
+        The compact vocabulary cannot tell a dropped value from one that was never seen, so both must read the same
+        row. Where dropped values read `zero`, the unknown of a field stays only if every value of the field does;
+        where they read `unknown`, it stays as long as any value of the field does.
 
         Raises:
             CtrError: no feature is left.
@@ -44,13 +53,35 @@ class FeatureSet:
         kept = kept.copy()
         for info in dataset.fields:
             local = kept[info.offset : info.offset + info.features]  # a view
-            local[UNKNOWN] &= local[MISSING + 1 :].all() and not info.scaled
+            if info.always or info.never:
+                local[:] = info.always
+            values = local[FIRST_VALUE:]
+            if info.scaled or info.size:
+                local[UNKNOWN] = False
+            elif dropped_reads == "zero":
+                local[UNKNOWN] &= values.all()
+            else:
+                local[UNKNOWN] = values.any()
         if not kept.any():
             raise CtrError(
                 "the selector dropped every feature: lower selector.penalty, or state selector.ratio instead"
             )
         features = dataset.vocabulary.with_columns(pl.Series("gate", gate), pl.Series("kept", kept))
-        return cls(features, {"dataset": dataset.digest, **provenance})
+        return cls(features, {"dataset": dataset.digest, "dropped_reads": dropped_reads, **provenance})
+
+    def reading(self, dataset: Dataset, dropped_reads: DroppedReads) -> "FeatureSet":
+        """The same values kept, with dropped ones reading `zero` or `unknown`."""
+        before = self.features
+        kept, gate = before["kept"].to_numpy(), before["gate"].to_numpy()
+        provenance = {key: value for key, value in self.provenance.items() if key != "dropped_reads"}
+        # All are candidates for the rule of `of`: what an unknown was worth to the selector is in its gate.
+        unknown = (before["role"] == "unknown").to_numpy() & (before["count"] > 0).to_numpy()
+        return FeatureSet.of(dataset, kept | unknown, gate, provenance, dropped_reads)
+
+    @property
+    def dropped_reads(self) -> DroppedReads:
+        """What a dropped value reads: a row of zeros, or its field's unknown."""
+        return "unknown" if self.provenance.get("dropped_reads") == "unknown" else "zero"
 
     @property
     def kept(self) -> Bools:

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from ctr.errors import DataError, nearest
+from ctr.dataset.bad_rows import QuotingError
+from ctr.errors import nearest
 
 
 class BadRecord(NamedTuple):
@@ -42,11 +43,12 @@ def kept_columns(names: list[str], wanted: Collection[str] | None, file: str) ->
     """The columns of `names` to read, in the file's order.
 
     Raises:
-        DataError: a wanted column is missing.
+        QuotingError: a wanted column is missing; the hint names columns, and without a header those are data.
     """
     if wanted is None:
         return names
     for column in wanted:
         if column not in names:
-            raise DataError(f'file "{file}": has no column "{column}"{nearest(column, names)}')
+            plain = f'file "{file}": has no column "{column}"'
+            raise QuotingError(plain + nearest(column, names), plain)
     return [column for column in names if column in set(wanted)]

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from ctr.dataset.expressions import inferred, typed
-from ctr.dataset.schema import TimeSplit
 from ctr.dataset.split_keys import TimeKey
+from ctr.dataset.split_spec import TimeSplit
 
 _NAME = re.compile(r"time|date|hour|day|stamp|epoch|(^|_)(ts|at|dt)($|_)", re.IGNORECASE)
 _NAMELESS = re.compile(r"column_\d+")

@@ -13,9 +13,9 @@ from ctr.dataset.guessing_time import Time, best, guess_time
 from ctr.dataset.inferred_text import schema_text
 from ctr.dataset.inputs import Source, located
 from ctr.dataset.log_sample import Sample, take_sample
-from ctr.dataset.schema import RandomSplit, TimeSplit
 from ctr.dataset.sniffing import sniff, stem
 from ctr.dataset.split_keys import TimeKey
+from ctr.dataset.split_spec import RandomSplit, TimeSplit
 from ctr.errors import ConfigError, DataError, nearest
 
 Bools = npt.NDArray[np.bool_]

@@ -20,7 +20,8 @@ import polars as pl
 from ctr.dataset import manifest
 from ctr.dataset.inputs import Source, find_files, fingerprint, is_url, located
 from ctr.dataset.passes import Passes, Progress
-from ctr.dataset.schema import FilesSplit, Schema
+from ctr.dataset.schema import Schema
+from ctr.dataset.split_spec import FilesSplit
 from ctr.dataset.splitting import PARTS
 from ctr.errors import ConfigError, CtrError
 

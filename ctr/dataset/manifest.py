@@ -7,16 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from ctr.dataset.inputs import InputFile
+from ctr.dataset.personal import Personal
 from ctr.dataset.schema import Schema
 
 FORMAT = 1
 # Raised with every change of the encoding, so that datasets of an older one are built again.
-_ENCODING_VERSION = 1
+_ENCODING_VERSION = 2
 
 
 def dataset_digest(schema: Schema, inputs: Sequence[InputFile]) -> str:
-    """36 hexadecimal characters over schema, input bytes and the version of the encoding."""
+    """36 hexadecimal characters over schema, input bytes, version of the encoding, and the key id of personal data.
+
+    Raises:
+        ConfigError: there are personal data, but no key (see `Personal.of`).
+    """
     parts = [schema.digest(), [list(entry) for entry in inputs], FORMAT, _ENCODING_VERSION]
+    if personal := Personal.of(schema).entry:
+        parts.append(personal["key"])
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:36]
 
 

@@ -12,16 +12,19 @@ import pyarrow.parquet as pq
 
 from ctr.dataset import splitting
 from ctr.dataset.bad_rows import describe, no_bad_rows
-from ctr.dataset.counting import Bools, FieldCounts
+from ctr.dataset.counting import Bools, FieldCounts, Floats
 from ctr.dataset.inputs import Source
 from ctr.dataset.parallel import ahead, in_threads, threaded
 from ctr.dataset.part_files import PartWriter
+from ctr.dataset.part_weights import PartWeights
+from ctr.dataset.personal import Personal
 from ctr.dataset.preparation import Preparation, Prepared, side_table_path
-from ctr.dataset.reading import chunks, column_names, read_table
-from ctr.dataset.schema import FilesSplit, RandomSplit, Read, Schema, TimeSplit
+from ctr.dataset.reading import chunks
+from ctr.dataset.schema import Read, Schema
 from ctr.dataset.scratch import Arrays, Chunks
 from ctr.dataset.split_keys import TimeKey
-from ctr.dataset.splitting import GAP, IMMATURE, PARTS, TRAIN, Codes, Cuts
+from ctr.dataset.split_spec import FilesSplit, RandomSplit, TimeSplit
+from ctr.dataset.splitting import AFTER, GAP, IMMATURE, PARTS, TRAIN, Codes, Cuts
 from ctr.dataset.vocabulary import SCHEMA as VOCABULARY
 from ctr.errors import DataError
 
@@ -31,14 +34,29 @@ Progress = Callable[[str, float], None]
 class Passes:
     """One run: state shared by the passes."""
 
-    def __init__(self, schema: Schema, scratch: Path, built: Path, progress: Progress) -> None:
+    def __init__(
+        self,
+        schema: Schema,
+        scratch: Path,
+        built: Path,
+        progress: Progress,
+        as_of: str | int | None = None,
+    ) -> None:
         self.schema, self.scratch, self.built, self.progress = schema, scratch, built, progress
+        self.as_of, self.personal = as_of, Personal.of(schema)
         self.fields = [
             FieldCounts(field, scratch / f"field-{number}") for number, field in enumerate(schema.fields)
         ]
         self.coded = Chunks(scratch / "coded")
         self.parts = Arrays(scratch / "parts", pa.uint8())
-        self.rows = dict.fromkeys(("read", "filtered", "set_aside", "immature", "gap", *PARTS), 0)
+        by_name = {field.spec.name: field for field in self.fields}
+        for field in self.fields:
+            if field.spec.shares is not None:
+                by_name[field.spec.shares].sharers.append(field)
+        counted = ("read", "filtered", "set_aside", "after_as_of", "immature", "gap", *PARTS)
+        self.rows = dict.fromkeys(counted, 0)
+        self.weights = PartWeights()
+        self.truncated = {spec.name: 0 for spec in schema.fields if spec.max_length}
         self.positives = dict.fromkeys(PARTS, 0)
         self.features: dict[str, int] = {}
         self.window: dict[str, Any] | None = None
@@ -58,10 +76,12 @@ class Passes:
         schema = self.schema
         sources, part_of = [source for source, _ in parted], {source.name: part for source, part in parted}
         tables = [self._side_table(side, join.read) for side, join in zip(sides, schema.joins, strict=True)]
-        self.preparation = Preparation(schema, column_names(sources[0], schema.read), side_tables=tables)
+        columns = self.personal.columns(sources[0], schema.read)
+        self.preparation = Preparation(schema, columns, side_tables=tables)
         self.unmatched = [0] * len(tables)
         bad = no_bad_rows()
-        for number, chunk in enumerate(ahead(chunks(sources, schema.read, self.preparation.raw_columns))):
+        read = chunks(sources, schema.read, self.preparation.raw_columns)
+        for number, chunk in enumerate(ahead(self.personal.chunks(read))):
             if number == 0:
                 self.preparation.check_expressions(chunk)
             prepared = self.preparation(chunk)
@@ -75,7 +95,7 @@ class Passes:
         self._aside.close()
 
     def _side_table(self, source: Source, read: Read) -> pl.DataFrame:
-        table, bad = read_table(source, read)
+        table, bad = self.personal.side_table(source, read)
         self._set_aside(bad)
         if bad.height > read.max_bad_rows * (table.height + bad.height):
             raise _too_many(bad, bad.height, table.height + bad.height, read.max_bad_rows)
@@ -90,6 +110,8 @@ class Passes:
         self.rows["filtered"] += prepared.filtered
         self.rows["set_aside"] += prepared.bad.height
         self.unmatched = [a + b for a, b in zip(self.unmatched, prepared.unmatched, strict=True)]
+        for name, count in prepared.truncated.items():
+            self.truncated[name] += count
         self._set_aside(prepared.bad)
 
     def _check_budget(self, bad: pl.DataFrame, fraction: float) -> None:
@@ -113,18 +135,24 @@ class Passes:
                 f'no rows left: schema where = "{self.schema.where}" filters all {self.rows["read"]}'
             )
         if isinstance(key, TimeKey):
-            cuts = splitting.time_cuts(self._keys, key)
-        counts = np.zeros((5, 2), np.int64)
-        columns = ["@row", "@label", *(["@key"] if key else [])]
+            cuts = splitting.time_cuts(self._keys, key, self.as_of)
+        kinds = len(PARTS) + 3
+        counts = np.zeros((kinds, 2), np.int64)
+        columns = ["@row", "@label", *(["@key"] if key else []), *self._weight_columns]
         for number, frame in enumerate(self.coded.read(columns)):
             parts = self._parts(frame, number, cuts)
             self.parts.append(parts)
-            counts += np.bincount(parts * 2 + frame["@label"].to_numpy(), minlength=10).reshape(5, 2)
+            counts += np.bincount(parts * 2 + frame["@label"].to_numpy(), minlength=2 * kinds).reshape(-1, 2)
+            if self.schema.weight is not None:
+                self.weights.add(parts, frame["@label"].to_numpy(), frame["@weight"].to_numpy())
         self.parts.close()
         for part, name in enumerate(PARTS):
             self.rows[name], self.positives[name] = int(counts[part].sum()), int(counts[part, 1])
-        self.rows["gap"], self.rows["immature"] = int(counts[GAP].sum()), int(counts[IMMATURE].sum())
+        for code, name in ((GAP, "gap"), (IMMATURE, "immature"), (AFTER, "after_as_of")):
+            self.rows[name] = int(counts[code].sum())
         _check_parts(self.schema, self.rows, self.positives)
+        if self.schema.weight is not None:
+            self.weights.check(self.schema.weight)
         if isinstance(key, TimeKey):
             self.window = splitting.windows(zip(self._keys(), self._all_parts(), strict=True), key)
 
@@ -161,19 +189,35 @@ class Passes:
                     )
             for field in quantiles:
                 field.fix_edges()
-        names = [field.spec.name for field in self.fields]
+        names = ["@label", *self._weight_columns, *(field.spec.name for field in self.fields)]
         for number, (frame, parts) in enumerate(zip(self.coded.read(names), self._all_parts(), strict=True)):
             train = parts == TRAIN
-            in_threads(partial(_count, frame=frame, train=train, chunk=number), self.fields)
+            weights = self._row_weights(frame, train)
+            in_threads(partial(_count, frame=frame, train=train, chunk=number, weights=weights), self.fields)
             self.progress("count", (number + 1) / len(self.coded))
+
+    @property
+    def _weight_columns(self) -> list[str]:
+        return [] if self.schema.weight is None else ["@weight"]
+
+    def _row_weights(self, frame: pl.DataFrame, train: Bools) -> Floats | None:
+        """How many impressions each train row stands for; None where each stands for itself."""
+        rate = self.schema.keep_rate
+        if self.schema.weight is None and rate == 1.0:
+            return None
+        negative = frame["@label"].to_numpy()[train] == 0
+        weights = np.where(negative, 1.0 / rate, 1.0)
+        return weights if self.schema.weight is None else weights * frame["@weight"].to_numpy()[train]
 
     def write_vocabulary(self) -> None:
         """Decide every field's ids, as many fields in memory at a time as there are cores."""
         layout = pl.DataFrame(schema=VOCABULARY).to_arrow().schema
         constant = []
         with pq.ParquetWriter(self.built / "vocabulary.parquet", layout, compression="zstd") as writer:
-            for field, own in zip(self.fields, threaded(FieldCounts.decide, self.fields), strict=True):
-                self.features[field.spec.name] = own.height
+            owners = [field for field in self.fields if field.spec.shares is None]
+            for field, own in zip(owners, threaded(FieldCounts.decide, owners), strict=True):
+                for member in (field, *field.sharers):
+                    self.features[member.spec.name] = own.height
                 writer.write_table(own.to_arrow())
                 if field.constant:
                     constant.append(f'  field "{field.spec.name}": {field.constant} in all train rows')
@@ -186,13 +230,18 @@ class Passes:
     def write_parts(self) -> None:
         """Last pass: encode, and write each part in input order."""
         writers = [PartWriter(self.built / name) for name in PARTS]
-        truth = ["@true_probability"] if self.schema.true_probability else []
         names = [field.spec.name for field in self.fields]
-        whole = self.coded.read(["@row", "@label", *truth, *names])
+        timed = isinstance(self.preparation.split_key, TimeKey)
+        extra = [name for name in self.row_columns if name != "@time"]
+        whole = self.coded.read(["@row", "@label", *extra, *(["@key"] if timed else []), *names])
         for number, (frame, parts) in enumerate(zip(ahead(whole), self._all_parts(), strict=True)):
             columns = in_threads(partial(_encode, frame=frame), self.fields)
             encoded = pl.DataFrame(
-                [*frame.select("@row", "@label", *truth), *(column for group in columns for column in group)]
+                [
+                    *frame.select("@row", "@label", *extra),
+                    *([frame["@key"].alias("@time")] if timed else []),
+                    *(column for group in columns for column in group),
+                ]
             )
             for part, writer in enumerate(writers):
                 writer.append(encoded.filter(pl.Series(parts == part)))
@@ -205,6 +254,18 @@ class Passes:
             table.write_parquet(path, compression="zstd")
 
     @property
+    def row_columns(self) -> list[str]:
+        """What the parts hold of each row besides its number, its label and its fields."""
+        schema = self.schema
+        there = {
+            "@true_probability": schema.true_probability is not None,
+            "@weight": schema.weight is not None,
+            "@row_id": schema.row_id is not None,
+            "@time": isinstance(schema.split, TimeSplit),
+        }
+        return [name for name, is_there in there.items() if is_there]
+
+    @property
     def summary(self) -> dict[str, Any]:
         """What the manifest says about the rows and fields."""
         kept = self.rows["read"]
@@ -212,7 +273,15 @@ class Passes:
             "columns": self.preparation.stored_types,
             "rows": self.rows,
             "positives": self.positives,
-            "fields": [field.entry(self.features[field.spec.name]) for field in self.fields],
+            "row_columns": self.row_columns,
+            "weights": self.weights.entry() if self.schema.weight is not None else None,
+            "as_of": self.as_of,
+            "personal": self.personal.entry,
+            "fields": [
+                field.entry(self.features[field.spec.name])
+                | {"truncated": self.truncated.get(field.spec.name, 0)}
+                for field in self.fields
+            ],
             "joins": [
                 {"input": Path(join.input).name, "on": join.on, "unmatched": count / max(kept, 1)}
                 for join, count in zip(self.schema.joins, self.unmatched, strict=True)
@@ -221,8 +290,8 @@ class Passes:
         }
 
 
-def _count(field: FieldCounts, frame: pl.DataFrame, train: Bools, chunk: int) -> None:
-    field.count(frame[field.spec.name], train, chunk)
+def _count(field: FieldCounts, frame: pl.DataFrame, train: Bools, chunk: int, weights: Floats | None) -> None:
+    field.count(frame[field.spec.name], train, chunk, weights)
 
 
 def _encode(field: FieldCounts, frame: pl.DataFrame) -> list[pl.Series]:

@@ -3,7 +3,8 @@
 from collections.abc import Collection, Mapping, Sequence
 
 from ctr.dataset.expressions import Expression, roots
-from ctr.dataset.schema import FieldSpec, Schema
+from ctr.dataset.field_spec import FieldSpec
+from ctr.dataset.schema import Schema
 from ctr.errors import DataError, nearest
 
 
@@ -48,8 +49,12 @@ class Plan:
         self.label = self._column("label", schema.label) if training else None
         truth = schema.true_probability if training else None
         self.true_probability = self._column("true_probability", truth) if truth else None
+        self.weight = self._column("weight", schema.weight) if training and schema.weight else None
         for field in fields:
             self._raw(field.name, f'field "{field.name}"')
+        self.row_id = schema.row_id if training else None
+        if self.row_id is not None:
+            self._raw(self.row_id, f'schema row_id = "{self.row_id}"')
         if split_column is not None:
             self._raw(split_column, f'schema split.column = "{split_column}"')
         self.in_expressions = sorted(self._typed)
@@ -59,7 +64,9 @@ class Plan:
     def checked(self) -> list[Expression]:
         """The expressions besides `derived` that compute something."""
         return [
-            e for e in (self.where, self.label, self.true_probability) if e is not None and not e.is_column
+            expression
+            for expression in (self.where, self.label, self.true_probability, self.weight)
+            if expression is not None and not expression.is_column
         ]
 
     def _expression(self, key: str, text: str) -> Expression:

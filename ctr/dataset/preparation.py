@@ -15,12 +15,13 @@ import numpy.typing as npt
 import polars as pl
 
 from ctr.dataset import canonical
-from ctr.dataset.bad_rows import Faults
+from ctr.dataset.bad_rows import Faults, quoting
 from ctr.dataset.expressions import Expression, dtype_text, inferred, parse_dtype, typed
+from ctr.dataset.field_cells import prepare, served
 from ctr.dataset.parallel import in_threads
 from ctr.dataset.plan import Plan
 from ctr.dataset.reading import Chunk
-from ctr.dataset.schema import FieldSpec, Schema
+from ctr.dataset.schema import Schema
 from ctr.dataset.side_tables import SideTables
 from ctr.dataset.split_keys import SplitKey, split_key
 from ctr.errors import DataError
@@ -31,12 +32,14 @@ class Prepared:
     """A chunk's rows after preparation.
 
     Attributes:
-        frame: per field String (categorical), Float64 (numeric) or List(String), null where missing; in training also
-            `@row`, `@label`, `@true_probability` and `@key` (what the split goes by), where they apply.
+        frame: per field String (categorical), Float64 (numeric), List(String) or Array(Float32) (vector), null where
+            missing; in training also `@row`, `@label`, and where they apply `@true_probability`, `@weight`, `@row_id`
+            and `@key` (what the split goes by).
         rows: (n,) number of each row of `frame` in its file, from 0.
         bad: rows that break the schema, as `BAD_ROWS`, those that the reader set aside included.
         count: rows read.
         filtered: rows that `where` left out.
+        truncated: rows whose list was longer than `max_length`, by field.
         unmatched: per join, rows whose key the side table lacks.
     """
 
@@ -46,6 +49,7 @@ class Prepared:
     count: int
     filtered: int
     unmatched: list[int]
+    truncated: dict[str, int]
 
 
 class Preparation:
@@ -79,12 +83,16 @@ class Preparation:
     ) -> None:
         self.training = training
         self.fields = [field for field in schema.fields if fields is None or field.name in fields]
+        # At scoring, bias fields have the value that the schema states, whatever the rows say.
+        self._read = [field for field in self.fields if training or field.role != "bias"]
+        self._missing = schema.missing_values
+        self._personal = any(field.pii for field in schema.fields)
         self.split_key: SplitKey | None = split_key(schema) if training else None
         self._tolerance = schema.read.max_bad_rows
         self._types = None if types is None else {name: parse_dtype(text) for name, text in types.items()}
         self._sides = SideTables(schema.joins, side_tables, columns)
         split_column = self.split_key.column if self.split_key else None
-        self._plan = Plan(schema, self._sides.names, self.fields, training, split_column)
+        self._plan = Plan(schema, self._sides.names, self._read, training, split_column)
         self._joins = list(range(len(schema.joins))) if training else self._sides.needed(self._plan.used)
         self._used = self._plan.used | {schema.joins[number].on for number in self._joins}
         self.raw_columns = [name for name in columns if name in self._used]
@@ -119,11 +127,12 @@ class Preparation:
         """
         frame, _ = self._sides.join(chunk.frame, self._joins)
         worked = self._typed(frame, Faults(chunk.file, chunk.rows)).head(1000)
-        for name, expression in self._plan.derived.items():
-            expression.check_row_wise(worked)
-            worked = worked.with_columns(expression.evaluate(worked).alias(name))
-        for expression in self._plan.checked:
-            expression.check_row_wise(worked)
+        with quoting(not chunk.personal):
+            for name, expression in self._plan.derived.items():
+                expression.check_row_wise(worked)
+                worked = worked.with_columns(expression.evaluate(worked).alias(name))
+            for expression in self._plan.checked:
+                expression.check_row_wise(worked)
 
     def __call__(self, chunk: Chunk) -> Prepared:
         """Prepare one chunk.
@@ -131,23 +140,36 @@ class Preparation:
         Raises:
             DataError: an expression cannot be evaluated, or a column has a type that its field cannot have.
         """
+        # Only what somebody has forgotten to replace gets here raw.
+        assert chunk.personal or not self._personal, "personal cells are replaced on reading"
+        with quoting(not chunk.personal):
+            return self._prepared(chunk)
+
+    def _prepared(self, chunk: Chunk) -> Prepared:
         frame, unmatched = self._sides.join(chunk.frame, self._joins)
-        faults = Faults(chunk.file, chunk.rows)
+        faults = Faults(chunk.file, chunk.rows, chunk.personal)
         worked = self._typed(frame, faults)
         for name, expression in self._plan.derived.items():
             worked = worked.with_columns(expression.evaluate(worked).alias(name))
         filtered = self._filter(worked, faults)
         extra = self._training_columns(frame, worked, chunk, faults)
-        sources = {field.name: self._source(field.name, frame, worked) for field in self.fields}
-        prepared = in_threads(lambda field: _prepared(field, sources[field.name]), self.fields)
-        for field, (_, broken) in zip(self.fields, prepared, strict=True):
-            if broken is not None:
-                faults.add(broken, field.name, sources[field.name], "expected a finite number")
-        result, rows = pl.DataFrame([*extra, *(column for column, _ in prepared)]), chunk.rows
+        sources = {field.name: self._source(field.name, frame, worked) for field in self._read}
+        prepared = in_threads(lambda field: prepare(field, sources[field.name], self._missing), self._read)
+        for field, cells in zip(self._read, prepared, strict=True):
+            if cells.broken is not None:
+                faults.add(cells.broken, field.name, sources[field.name], cells.expected)
+        columns = [cells.values for cells in prepared]
+        columns += [served(field, frame.height) for field in self.fields if field not in self._read]
+        result, rows = pl.DataFrame([*extra, *columns]), chunk.rows
+        truncated = {
+            field.name: cells.truncated
+            for field, cells in zip(self._read, prepared, strict=True)
+            if field.max_length
+        }
         if self.training and not faults.kept.all():
             result, rows = result.filter(pl.Series(faults.kept)), rows[faults.kept]
         bad = pl.concat([chunk.bad, *faults.frames]).sort("row") if faults.frames else chunk.bad
-        return Prepared(result, rows, bad, chunk.count, filtered, unmatched)
+        return Prepared(result, rows, bad, chunk.count, filtered, unmatched, truncated)
 
     def _source(self, name: str, frame: pl.DataFrame, worked: pl.DataFrame) -> pl.Series:
         """A column as the schema names it: derived, or raw as it was read."""
@@ -183,7 +205,7 @@ class Preparation:
     def _training_columns(
         self, frame: pl.DataFrame, worked: pl.DataFrame, chunk: Chunk, faults: Faults
     ) -> list[pl.Series]:
-        """`@row`, `@label` and, where they apply, `@true_probability` and `@key`."""
+        """`@row`, `@label` and, where they apply, `@true_probability`, `@weight`, `@row_id` and `@key`."""
         if not self.training:
             return []
 
@@ -209,6 +231,15 @@ class Preparation:
                 ~numbers.is_between(0.0, 1.0).fill_null(False), truth.text, found, "expected a probability"
             )
             columns.append(numbers.alias("@true_probability"))
+        if self._plan.weight is not None:
+            found = value(self._plan.weight)
+            numbers, _ = canonical.numbers(found)
+            usable = (numbers >= 0.0).fill_null(False)
+            faults.add(~usable, self._plan.weight.text, found, "expected a finite weight of 0 or more")
+            columns.append(numbers.alias("@weight"))
+        if self._plan.row_id is not None:
+            found = self._source(self._plan.row_id, frame, worked)
+            columns.append(canonical.text(found).alias("@row_id"))
         if self.split_key is not None and self.split_key.column is not None:
             found = self._source(self.split_key.column, frame, worked)
             key, broken = self.split_key.parse(found)
@@ -221,18 +252,6 @@ class Preparation:
 def side_table_path(number: int) -> str:
     """Where a dataset keeps the side table of a join, relative to its folder."""
     return f"side_tables/{number:05d}.parquet"
-
-
-def _prepared(field: FieldSpec, values: pl.Series) -> tuple[pl.Series, pl.Series | None]:
-    """A field's cells in canonical form, and which are broken."""
-    if field.kind == "numeric":
-        found, broken = canonical.numbers(values)
-        return found.alias(field.name), broken
-    if field.kind == "list":
-        return canonical.lists(values, field.separator, field.name).alias(field.name), None
-    if isinstance(values.dtype, (pl.List, pl.Array)):
-        raise DataError(f'field "{field.name}": found lists; kind = "list" takes them')
-    return canonical.text(values).alias(field.name), None
 
 
 def _true_as_one(values: pl.Series) -> pl.Series:

@@ -35,6 +35,7 @@ class Chunk:
         count: data rows read, those set aside included.
         bad: rows set aside, as `BAD_ROWS`.
         fraction: share of the input's bytes read so far.
+        personal: whether there are personal columns; their cells have been replaced (see `ctr.dataset.personal`).
     """
 
     file: str
@@ -44,6 +45,7 @@ class Chunk:
     count: int
     bad: pl.DataFrame
     fraction: float
+    personal: bool = False
 
 
 def chunks(

@@ -1,6 +1,6 @@
 """The rows of a part as arrays on disk, mapped for training: what the parquet files say, row by row."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +10,29 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from ctr.dataset.field_spec import Pooling
+
 
 @dataclass(frozen=True)
 class FieldInfo:
-    """One field of a dataset: its features occupy global ids `offset` to `offset + features - 1`."""
+    """One field of a dataset: its features occupy global ids `offset` to `offset + features - 1`.
+
+    shares: the field whose features these are; both have the same offset. size: numbers of a vector field.
+    always, never: whether selectors must keep all of it, or drop all of it. serve: the global id and the factor that a
+    bias field has at scoring.
+    """
 
     name: str
     kind: str
     features: int
     offset: int
     scaled: bool
+    shares: str | None = None
+    pooling: Pooling = "mean"
+    size: int = 0
+    always: bool = False
+    never: bool = False
+    serve: tuple[int, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -32,7 +45,11 @@ class Part:
         lists: per list field the global ids (L,) int32 and offsets (N + 1,) int64.
         labels: (N,) uint8.
         rows: (N,) int64, number of the row in the input.
+        weights: (N,) float32, how much each row counts, 1 on average over train; None where all count alike.
+        times: (N,) int64, sortable keys of a split by time; None for any other.
+        vectors: (N, T) float32, the numbers of all vector fields side by side; None where there are none.
         true_probability: (N,) float64, synthetic logs only.
+        keep_rate: share of the rows with label 0 that the log holds; 1 where it was not sampled.
     """
 
     ids: npt.NDArray[np.int32]
@@ -41,36 +58,52 @@ class Part:
     labels: npt.NDArray[np.uint8]
     rows: npt.NDArray[np.int64]
     true_probability: npt.NDArray[np.float64] | None
+    weights: npt.NDArray[np.float32] | None = None
+    times: npt.NDArray[np.int64] | None = None
+    vectors: npt.NDArray[np.float32] | None = None
+    keep_rate: float = 1.0
 
     def __len__(self) -> int:
         return len(self.labels)
 
 
-def read_arrays(folder: Path, fields: Sequence[FieldInfo]) -> Part:
-    """Map what `write_arrays` wrote; only labels and true probabilities are read.
+def read_arrays(folder: Path, fields: Sequence[FieldInfo], keep_rate: float = 1.0) -> Part:
+    """Map what `write_arrays` wrote; only labels, weights and true probabilities are read.
 
     Raises:
         OSError, ValueError: a file is missing or broken.
     """
-    values, truth = folder / "values.npy", folder / "true_probability.npy"
 
     def mapped(name: str) -> npt.NDArray[Any]:
         array: npt.NDArray[Any] = np.load(folder / f"{name}.npy", mmap_mode="r")
         return array
 
+    def loaded(name: str) -> npt.NDArray[Any] | None:
+        path = folder / f"{name}.npy"
+        return np.load(path) if path.exists() else None
+
     lists = sum(field.kind == "list" for field in fields)
     return Part(
         ids=mapped("ids"),
-        values=mapped("values") if values.exists() else None,
+        values=mapped("values") if (folder / "values.npy").exists() else None,
         lists=[(mapped(f"list{n}"), mapped(f"offsets{n}")) for n in range(lists)],
         labels=np.load(folder / "labels.npy"),
         rows=mapped("rows"),
-        true_probability=np.load(truth) if truth.exists() else None,
+        true_probability=loaded("true_probability"),
+        weights=loaded("weights"),
+        times=mapped("times") if (folder / "times.npy").exists() else None,
+        vectors=mapped("vectors") if (folder / "vectors.npy").exists() else None,
+        keep_rate=keep_rate,
     )
 
 
 def write_arrays(
-    folder: Path, frames: Iterable[pl.DataFrame], fields: Sequence[FieldInfo], with_truth: bool
+    folder: Path,
+    frames: Iterable[pl.DataFrame],
+    fields: Sequence[FieldInfo],
+    *,
+    extra: Collection[str] = (),
+    mean_weight: float = 1.0,
 ) -> None:
     """Lay encoded rows out as arrays, so that a shuffled batch is one gather per array.
 
@@ -78,7 +111,8 @@ def write_arrays(
         folder: empty; `read_arrays` reads it.
         frames: rows as a part's parquet files hold them.
         fields: in slot order.
-        with_truth: the rows have a "@true_probability".
+        extra: which of "@true_probability", "@weight" and "@time" the rows have.
+        mean_weight: of the train rows; weights are divided by it.
     """
     single = [field for field in fields if field.kind != "list"]
     with ExitStack() as stack:
@@ -89,7 +123,11 @@ def write_arrays(
         ids = array("ids", np.int32, len(single))
         scaled = any(field.scaled for field in single)
         values = array("values", np.float32, len(single)) if scaled else None
-        truth = array("true_probability", np.float64) if with_truth else None
+        truth = array("true_probability", np.float64) if "@true_probability" in extra else None
+        weights = array("weights", np.float32) if "@weight" in extra else None
+        times = array("times", np.int64) if "@time" in extra else None
+        sizes = [(field.name, field.size) for field in single if field.kind == "vector"]
+        vectors = array("vectors", np.float32, sum(size for _, size in sizes)) if sizes else None
         labels, numbers = array("labels", np.uint8), array("rows", np.int64)
         lists = [
             _ListFiles(field, array(f"list{n}", np.int32), array(f"offsets{n}", np.int64))
@@ -107,6 +145,12 @@ def write_arrays(
                 values.add(factors)
             if truth is not None:
                 truth.add(frame["@true_probability"].to_numpy())
+            if weights is not None:
+                weights.add(frame["@weight"].to_numpy() / mean_weight)
+            if times is not None:
+                times.add(frame["@time"].to_numpy())
+            if vectors is not None:
+                vectors.add(np.hstack([frame[f"@vector:{name}"].to_numpy() for name, _ in sizes]))
             labels.add(frame["@label"].to_numpy())
             numbers.add(frame["@row"].to_numpy())
             for files in lists:

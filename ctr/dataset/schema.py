@@ -5,40 +5,15 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable
-from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from typing import Annotated, Literal
 
 from pydantic import Field as Key
 from pydantic import field_validator, model_validator
 
+from ctr.dataset.field_spec import Cell, FieldSpec, sharing_mistakes
+from ctr.dataset.split_spec import RandomSplit, Split, TimeSplit, parse_duration
 from ctr.settings import Strict, check, load_toml
-
-Kind = Literal["categorical", "numeric", "list"]
-Transform = Literal["log_square", "quantile", "minmax", "standard"]
-SCALED: frozenset[str] = frozenset({"minmax", "standard"})
-
-_DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(s|m|h|d|w)\s*$")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-
-
-Parts = TypeVar("Parts", "TimeSplit", "HashSplit", "RandomSplit")
-
-
-def _check_share(value: float) -> float:
-    if not 0.0 < value < 1.0:
-        raise ValueError(f"expected a share above 0 and below 1, found {value}")
-    return value
-
-
-def _check_sum(split: Parts) -> Parts:
-    shares = [share for share in (split.valid, split.test) if isinstance(share, float)]
-    if len(shares) == 2 and sum(shares) >= 1.0:
-        raise ValueError(
-            f"valid and test together must leave rows to train on, found {sum(shares):g} of all rows"
-        )
-    return split
 
 
 def _duplicates(names: Iterable[str]) -> list[str]:
@@ -47,12 +22,6 @@ def _duplicates(names: Iterable[str]) -> list[str]:
 
 def _quoted(names: Iterable[str]) -> str:
     return ", ".join(f'"{name}"' for name in sorted(names))
-
-
-def parse_duration(text: str) -> timedelta | None:
-    """`"36h"` -> 36 hours; units s, m, h, d, w. None where the text is no duration."""
-    match = _DURATION.match(text)
-    return timedelta(seconds=float(match[1]) * _SECONDS[match[2]]) if match else None
 
 
 class Read(Strict):
@@ -106,138 +75,23 @@ class Read(Strict):
         return self
 
 
-class TimeSplit(Strict):
-    """Oldest rows train, newest rows test; rows of one instant stay on one side of a cut."""
-
-    by: Literal["time"]
-    column: str
-    valid: float | int | str = 0.1
-    test: float | int | str = 0.1
-    gap: str | None = None
-    label_matures_after: str | None = None
-    timezone: str = "UTC"
-
-    @field_validator("valid", "test")
-    @classmethod
-    def _boundary(cls, value: float | int | str) -> float | int | str:
-        if isinstance(value, float):
-            _check_share(value)
-        elif isinstance(value, str) and parse_duration(value) is None:
-            try:
-                datetime.fromisoformat(value)
-            except ValueError:
-                raise ValueError(
-                    f'expected a share (0.1), a duration ("1d") or an instant ("2014-10-30"), found "{value}"'
-                ) from None
-        return value
-
-    @field_validator("gap", "label_matures_after")
-    @classmethod
-    def _duration(cls, value: str | None) -> str | None:
-        if value is not None and parse_duration(value) is None:
-            raise ValueError(f'expected a duration such as "6h" (units s, m, h, d, w), found "{value}"')
-        return value
-
-    @field_validator("timezone")
-    @classmethod
-    def _zone(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (ZoneInfoNotFoundError, ValueError):
-            raise ValueError(
-                f'no such time zone: "{value}" (expected a name such as "Europe/Paris")'
-            ) from None
-        return value
-
-    @model_validator(mode="after")
-    def _shares_leave_train(self) -> "TimeSplit":
-        return _check_sum(self)
-
-
-class HashSplit(Strict):
-    """All rows of one value of `column` fall into one part."""
-
-    by: Literal["hash"]
-    column: str
-    valid: float = 0.1
-    test: float = 0.1
-    seed: int = 0
-
-    _shares = field_validator("valid", "test")(lambda value: _check_share(value))
-
-    @model_validator(mode="after")
-    def _shares_leave_train(self) -> "HashSplit":
-        return _check_sum(self)
-
-
-class RandomSplit(Strict):
-    """Each row falls into a part by a seeded hash of its row number."""
-
-    by: Literal["random"]
-    valid: float = 0.1
-    test: float = 0.1
-    seed: int = 0
-
-    _shares = field_validator("valid", "test")(lambda value: _check_share(value))
-
-    @model_validator(mode="after")
-    def _shares_leave_train(self) -> "RandomSplit":
-        return _check_sum(self)
-
-
-class FilesSplit(Strict):
-    """The parts are given as files; the patterns are relative to the folder `data.input`."""
-
-    by: Literal["files"]
-    train: str
-    valid: str
-    test: str
-
-
-Split = Annotated[TimeSplit | HashSplit | RandomSplit | FilesSplit, Key(discriminator="by")]
-
-
-class FieldSpec(Strict):
-    """One field of the log.
-
-    `categorical`: each frequent value is a feature. `list`: text cut at `separator` (or a list column); the
-    embeddings of its values are averaged. `numeric`: `log_square` and `quantile` turn a number into a category;
-    `minmax` and `standard` scale it with train statistics, and the field enters as value times one embedding.
-    """
-
-    name: str
-    kind: Kind = "categorical"
-    min_count: Annotated[int, Key(ge=1)] = 1
-    transform: Transform | None = None
-    bins: Annotated[int, Key(ge=2, le=100_000)] | None = None
-    separator: str | None = None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "FieldSpec":
-        if self.kind == "numeric" and self.transform is None:
-            raise ValueError("a numeric field needs transform = log_square, quantile, minmax or standard")
-        if self.kind != "numeric" and self.transform is not None:
-            raise ValueError(f'transform applies to kind = "numeric", found kind = "{self.kind}"')
-        if (self.bins is not None) != (self.transform == "quantile"):
-            raise ValueError('transform = "quantile" needs bins = N, and nothing else takes it')
-        if self.kind != "list" and self.separator is not None:
-            raise ValueError(f'separator applies to kind = "list", found kind = "{self.kind}"')
-        if self.kind == "numeric" and self.min_count != 1:
-            # METHODS: numeric features are exempt from the frequency cut.
-            raise ValueError("min_count does not apply to a numeric field")
-        return self
-
-    @property
-    def scaled(self) -> bool:
-        """Whether the field enters the network as value times embedding."""
-        return self.transform in SCALED
-
-
 class Join(Strict):
-    """A side table: attributes of the key `on`, one row per key. Takes every `[read]` key."""
+    """A side table: attributes of the key `on`. Takes every `[read]` key.
+
+    Without `time` it holds one row per key. With it, each row of the log gets the latest row of its key that is
+    strictly older than the impression, and no older than `max_age`.
+
+    time: the side table's column. log_time: the log's, by default the one that the split goes by.
+    at_scoring: where scoring finds the attributes: in the `bundle`, at the `path` that `input` names, or as columns of
+        the `row` itself.
+    """
 
     input: str
     on: str
+    time: str | None = None
+    log_time: str | None = None
+    max_age: str | None = None
+    at_scoring: Literal["bundle", "path", "row"] = "bundle"
     format: Literal["csv", "parquet", "ndjson"] = "csv"
     separator: str = ","
     has_header: bool = True
@@ -247,23 +101,41 @@ class Join(Strict):
     encoding: str = "utf-8"
     max_bad_rows: Annotated[float, Key(ge=0.0, le=1.0)] = 0.01
 
+    @field_validator("max_age")
+    @classmethod
+    def _duration(cls, value: str | None) -> str | None:
+        if value is not None and parse_duration(value) is None:
+            raise ValueError(f'expected a duration such as "6h" (units s, m, h, d, w), found "{value}"')
+        return value
+
     @model_validator(mode="after")
     def _readable(self) -> "Join":
         self.read  # noqa: B018  validates the reading keys together
+        if self.time is None and (self.max_age is not None or self.log_time is not None):
+            raise ValueError("max_age and log_time need time, the side table's column of times")
         return self
 
     @property
     def read(self) -> Read:
         """The reading keys alone."""
-        return Read(**{key: getattr(self, key) for key in self.model_fields_set - {"input", "on"}})
+        return Read(**{key: getattr(self, key) for key in self.model_fields_set & Read.model_fields.keys()})
 
 
 class Schema(Strict):
-    """A click log's schema: label, rows to keep, derived columns, reading, split, fields (in order) and joins."""
+    """A click log's schema: label, rows to keep, derived columns, reading, split, fields (in order) and joins.
+
+    weight: a column or expression, how much a row counts. negative_keep_rate: the share of rows with label 0 that
+    was kept when the log was sampled. row_id: a column that names rows in score files. missing_values: values that
+    mean "missing" in every field.
+    """
 
     name: str
     label: str
     where: str | None = None
+    weight: str | None = None
+    negative_keep_rate: Annotated[float | int, Key(gt=0.0, le=1.0)] | None = None
+    row_id: str | None = None
+    missing_values: list[Cell] = []
     true_probability: str | None = None
     derive: dict[str, str] = {}
     read: Read = Read()
@@ -280,15 +152,40 @@ class Schema(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Schema":
+        names = {field.name for field in self.fields}
         if twice := _duplicates([field.name for field in self.fields]):
             raise ValueError(f"fields names {_quoted(twice)} more than once")
         if reserved := [field.name for field in self.fields if field.name.startswith("@")]:
             raise ValueError(f'field names must not start with "@", found {_quoted(reserved)}')
-        if self.label in {field.name for field in self.fields}:
+        if self.label in names:
             raise ValueError(f'the label "{self.label}" is also a field: the model would read the answer')
-        if self.true_probability in {field.name for field in self.fields}:
-            raise ValueError(f'true_probability "{self.true_probability}" is also a field')
+        for key in ("true_probability", "weight"):
+            if getattr(self, key) in names:
+                raise ValueError(f'{key} "{getattr(self, key)}" is also a field')
+        if mistakes := sharing_mistakes(self.fields):
+            raise ValueError("; ".join(mistakes))
+        if derived := [field.name for field in self.fields if field.pii and field.name in self.derive]:
+            raise ValueError(
+                f"pii applies to columns of the input, which are hashed before anything is derived: {_quoted(derived)}"
+            )
+        for join in self.joins:
+            if join.time is not None and join.log_time is None and not isinstance(self.split, TimeSplit):
+                raise ValueError(
+                    f'join "{join.input}": time needs log_time, the log\'s column of times (the split has none)'
+                )
         return self
+
+    @property
+    def keep_rate(self) -> float:
+        """Share of negatives in the log; 1 where it was not sampled."""
+        return float(self.negative_keep_rate or 1.0)
+
+    def log_time(self, join: Join) -> str | None:
+        """The log's column of times that a join in time goes by; None for any other join."""
+        if join.time is None or join.log_time is not None:
+            return join.log_time
+        assert isinstance(self.split, TimeSplit), "the schema has checked it"
+        return self.split.column
 
     def digest(self) -> str:
         """36 hexadecimal characters that change with anything the schema says."""

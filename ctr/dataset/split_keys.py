@@ -12,7 +12,8 @@ import polars_hash as plh
 
 from ctr.dataset import canonical
 from ctr.dataset.expressions import inferred
-from ctr.dataset.schema import HashSplit, Schema, TimeSplit, parse_duration
+from ctr.dataset.schema import Schema
+from ctr.dataset.split_spec import HashSplit, TimeSplit, parse_duration
 from ctr.errors import ConfigError, DataError
 
 _MICROSECOND = timedelta(microseconds=1)

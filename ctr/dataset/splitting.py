@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ctr.dataset.schema import RandomSplit, parse_duration
 from ctr.dataset.split_keys import TimeKey, mixed
-from ctr.errors import DataError
+from ctr.dataset.split_spec import RandomSplit, parse_duration
+from ctr.errors import ConfigError, DataError
 
 PARTS = ("train", "valid", "test")
-TRAIN, VALID, TEST, GAP, IMMATURE = range(5)
+TRAIN, VALID, TEST, GAP, IMMATURE, AFTER = range(6)
 
 Ints = npt.NDArray[np.int64]
 Codes = npt.NDArray[np.uint8]
@@ -38,17 +38,18 @@ def random_parts(rows: Ints, split: RandomSplit) -> Codes:
 class Cuts:
     """Where a log is cut in time, as keys.
 
-    Rows from `valid` on are valid, from `test` on test, above `newest` immature; rows in [cut - gap, cut) belong to
-    no part.
+    Rows from `valid` on are valid, from `test` on test, above `newest` immature, from `as_of` on as if they were not
+    there yet; rows in [cut - gap, cut) belong to no part.
     """
 
     valid: int
     test: int
     newest: int
     gap: int
+    as_of: int | None = None
 
     def parts(self, keys: Ints) -> Codes:
-        """Part of each key: train, valid, test, gap or immature."""
+        """Part of each key: train, valid, test, gap, immature or after the as-of date."""
         result = np.full(len(keys), TRAIN, np.uint8)
         result[keys >= self.valid] = VALID
         result[keys >= self.test] = TEST
@@ -56,13 +57,16 @@ class Cuts:
             for cut in (self.valid, self.test):
                 result[(keys >= cut - self.gap) & (keys < cut)] = GAP
         result[keys > self.newest] = IMMATURE
+        if self.as_of is not None:
+            result[keys >= self.as_of] = AFTER
         return result
 
 
-def time_cuts(keys: Keys, key: TimeKey) -> Cuts:
+def time_cuts(keys: Keys, key: TimeKey, as_of: str | int | None = None) -> Cuts:
     """The cuts of a time split; passes over the keys several times, in constant memory.
 
-    A share is cut where the number of newer rows comes closest to it without dividing rows of one instant.
+    A share is cut where the number of newer rows comes closest to it without dividing rows of one instant. Labels
+    mature until `as_of`, or until the newest row where none is given.
 
     Raises:
         ConfigError: durations or dates for a column of numbers, or a cut for valid that is not before the one for test.
@@ -70,7 +74,14 @@ def time_cuts(keys: Keys, key: TimeKey) -> Cuts:
     """
     split = key.split
     low, high = _range(keys)
-    newest = high - key.duration(split.label_matures_after) if split.label_matures_after else high
+    moment = None if as_of is None else key.instant(as_of)
+    if moment is not None and moment <= low:
+        raise ConfigError(
+            f'data.as_of = "{as_of}" leaves no row: the oldest "{split.column}" is {key.shown(low)}'
+        )
+    newest = high if moment is None else min(high, moment - 1)
+    if split.label_matures_after:
+        newest = min(newest, (high if moment is None else moment) - key.duration(split.label_matures_after))
     gap = key.duration(split.gap) if split.gap else 0
     rows = _below(keys, newest + 1)
     test = _cut(keys, key, split.test, newest, newest + 1, rows)
@@ -80,7 +91,7 @@ def time_cuts(keys: Keys, key: TimeKey) -> Cuts:
             f'schema split: train, valid and test need three separate stretches of "{split.column}", found rows from '
             f"{key.shown(low)} to {key.shown(high)}, valid from {key.shown(valid)}, test from {key.shown(test)}"
         )
-    return Cuts(valid, test, newest, gap)
+    return Cuts(valid, test, newest, gap, moment)
 
 
 def _cut(keys: Keys, key: TimeKey, size: float | int | str, newest: int, end: int, rows: int) -> int:

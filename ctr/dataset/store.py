@@ -3,7 +3,7 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -40,17 +40,12 @@ class Dataset:
         try:
             self.schema = Schema.model_validate(self.manifest["schema"])
             self.digest: str = self.manifest["digest"]
-            scaled = {field.name for field in self.schema.fields if field.scaled}
-            offset, fields = 0, []
-            for entry in self.manifest["fields"]:
-                name = entry["name"]
-                fields.append(FieldInfo(name, entry["kind"], entry["features"], offset, name in scaled))
-                offset += entry["features"]
+            fields = _fields(self.schema, self.manifest["fields"])
         except (KeyError, TypeError, ValueError) as error:
             raise _altered(folder / "manifest.json", f"{type(error).__name__}: {error}") from None
         # Slot order: single-valued fields in schema order, then list fields.
         self.fields: list[FieldInfo] = sorted(fields, key=lambda field: field.kind == "list")
-        self.features: int = offset
+        self.features: int = sum(field.features for field in fields if field.shares is None)
 
     @property
     def name(self) -> str:
@@ -59,10 +54,12 @@ class Dataset:
 
     @cached_property
     def vocabulary(self) -> pl.DataFrame:
-        """All features, sorted by global id: field, role, value, id (local), count (train rows)."""
-        order = pl.DataFrame({"field": [entry["name"] for entry in self.manifest["fields"]]}).with_row_index(
-            "@"
-        )
+        """All features, sorted by global id: field, role, value, id (local), count and weighted_count (train rows).
+
+        A field that shares another's features has none of its own here.
+        """
+        owners = [entry["name"] for entry in self.manifest["fields"] if entry["shares"] is None]
+        order = pl.DataFrame({"field": owners}).with_row_index("@")
         frame = pl.read_parquet(self.folder / "vocabulary.parquet").join(
             order, on="field", maintain_order="left"
         )
@@ -81,6 +78,12 @@ class Dataset:
             )
         return self._open(name)
 
+    def row_ids(self, name: PartName) -> pl.Series | None:
+        """(N,) what the schema's `row_id` says of each row of a part; None where it names no column."""
+        if self.schema.row_id is None:
+            return None
+        return pl.read_parquet(self.folder / name / "part-*.parquet", columns=["@row_id"])["@row_id"]
+
     def sealed_test(self) -> Part:
         """The rows of test, for the one evaluation that writes the report."""
         return self._open("test")
@@ -90,7 +93,7 @@ class Dataset:
         if not cache.is_dir():
             self._map(name, cache)
         try:
-            part = read_arrays(cache, self.fields)
+            part = read_arrays(cache, self.fields, self.schema.keep_rate)
         except (OSError, ValueError) as error:
             raise _altered(cache, str(error)) from None
         if len(part) != self.manifest["rows"][name]:
@@ -103,8 +106,14 @@ class Dataset:
             target.parent.mkdir(exist_ok=True)
             scratch = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=target.parent))
             try:
-                truth = self.schema.true_probability is not None
-                write_arrays(scratch, self._frames(name), self.fields, truth)
+                weights = self.manifest["weights"]
+                write_arrays(
+                    scratch,
+                    self._frames(name),
+                    self.fields,
+                    extra=self.manifest["row_columns"],
+                    mean_weight=weights["mean"] if weights else 1.0,
+                )
                 scratch.rename(target)
             except BaseException:
                 shutil.rmtree(scratch, ignore_errors=True)
@@ -132,6 +141,32 @@ class Dataset:
                         yield frame
         except pa.ArrowException as error:
             raise _altered(folder, str(error)) from None
+
+
+def _fields(schema: Schema, entries: Sequence[Mapping[str, Any]]) -> list[FieldInfo]:
+    """The fields in schema order, with the global ids that they occupy."""
+    specs, found = {spec.name: spec for spec in schema.fields}, dict[str, FieldInfo]()
+    offset = 0
+    for entry in sorted(entries, key=lambda entry: entry["shares"] is not None):  # owners first
+        spec, shares = specs[entry["name"]], entry["shares"]
+        own = offset if shares is None else found[shares].offset
+        owner = spec if shares is None else specs[shares]
+        serve = entry["serve"]
+        found[spec.name] = FieldInfo(
+            spec.name,
+            spec.kind,
+            entry["features"],
+            own,
+            spec.scaled,
+            shares=shares,
+            pooling=spec.pooling,
+            size=spec.size or 0,
+            always=owner.protected,
+            never=owner.keep == "never",
+            serve=None if serve is None else (own + serve["id"], serve["factor"]),
+        )
+        offset += entry["features"] if shares is None else 0
+    return [found[entry["name"]] for entry in entries]
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

@@ -5,23 +5,23 @@ Rows are drawn in chunks, and each number in them is a hash of the seed, the col
 of every row is in the column `true_probability`.
 """
 
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ctr.dataset.schema import Schema
 from ctr.dataset.synthetic_log import PlantedLog
 from ctr.dataset.synthetic_presets import PRESETS
-from ctr.dataset.synthetic_spec import Categorical, Listed, Numeric, Planted, SyntheticSpec, Values
+from ctr.dataset.synthetic_production import REAL_COLUMNS, LogKeeper, Production
+from ctr.dataset.synthetic_schema import schema_of, schema_toml
+from ctr.dataset.synthetic_spec import SyntheticSpec, Values
 from ctr.dataset.synthetic_truth import Truth, read_truth
 from ctr.errors import ConfigError, nearest
 from ctr.settings import check
@@ -41,6 +41,12 @@ def write_log(
     seed: int = 0,
     format: Literal["parquet", "csv"] = "parquet",
     chunk: int = CHUNK,
+    base_rate: float | None = None,
+    negative_keep_rate: float | None = None,
+    delay_hours: float | None = None,
+    delayed_share: float = 0.3,
+    positions: int | None = None,
+    weights: bool = False,
 ) -> Truth:
     """Write log.parquet or log.csv, schema.toml and truth.json into `folder`, all of them or none.
 
@@ -49,28 +55,52 @@ def write_log(
     Args:
         preset: `demo`, `pairs`, `criteo`, or a spec of your own.
         folder: new, or with an earlier synthetic log.
-        rows: any number >= 1; memory does not grow with it.
+        rows: impressions, any number >= 1; memory does not grow with it.
         seed: another seed gives another truth, not just other rows.
         format: how the log is written; separator and header of a csv stand in the spec.
         chunk: rows drawn at once, and rows per parquet row group; the rows are the same for all sizes.
+        base_rate: share of the impressions that are clicked, instead of the one of the preset.
+        negative_keep_rate, delay_hours, delayed_share, positions, weights: see `Production`.
 
     Raises:
-        ConfigError: an unknown preset or format, fewer than one row, or a folder that holds anything else.
+        ConfigError: an unknown preset or format, fewer than one row, a folder that holds anything else, or an option
+            out of range.
     """
-    spec = _checked(preset, rows, seed, format, chunk)
+    options = {
+        "negative_keep_rate": negative_keep_rate,
+        "delay_hours": delay_hours,
+        "delayed_share": delayed_share,
+        "positions": positions,
+        "weights": weights,
+    }
+    production = check(options, Production, "synthetic log")
+    spec = production.fitted(_checked(preset, rows, seed, format, chunk), base_rate)
+    stated = production if production.stated else None
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - _WRITTEN):
         raise ConfigError(f'"{folder}": expected a new folder or one with a synthetic log, found other files')
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        planted = PlantedLog(spec, seed)
+        planted = PlantedLog(spec, seed, production.positions)
         tally = _Tally(spec.label)
+        keeper = LogKeeper(production, seed, spec.label, planted.newest(rows))
+        impressions = tally.counted(_chunks(planted, rows, chunk))
         with (partial / f"log.{format}").open("wb") as file:
-            _write(tally.counted(_chunks(planted, rows, chunk)), file, spec, format)
-        truth = Truth(spec, seed, rows, planted.intercept, tally.positive_rate, tally.auc())
+            _write(_gathered(map(keeper.log, impressions), chunk), file, spec, format)
+        truth = Truth(
+            spec,
+            seed,
+            rows,
+            planted.intercept,
+            tally.positive_rate,
+            tally.auc(),
+            stated,
+            keeper.kept if stated else None,
+        )
         truth.save(partial / "truth.json")
-        (partial / "schema.toml").write_text(_toml(schema_of(spec, format)), encoding="utf-8")
+        schema = schema_of(spec, format, production)
+        (partial / "schema.toml").write_text(schema_toml(schema), encoding="utf-8")
         partial.chmod(0o755)
         if folder.exists():
             shutil.rmtree(folder)
@@ -104,6 +134,19 @@ def _chunks(planted: PlantedLog, rows: int, chunk: int) -> Iterator[pa.Table]:
         yield coming.result()
 
 
+def _gathered(tables: Iterator[pa.Table], chunk: int) -> Iterator[pa.Table]:
+    """Join tables to at least `chunk` rows each; the last one, which may be the only one, has what is left."""
+    waiting: list[pa.Table] = []
+    yielded = False
+    for table in tables:
+        waiting.append(table)
+        if sum(map(len, waiting)) >= chunk:
+            yield pa.concat_tables(waiting)
+            waiting, yielded = [], True
+    if sum(map(len, waiting)) or not yielded:
+        yield pa.concat_tables(waiting)
+
+
 def _write(tables: Iterator[pa.Table], file: BinaryIO, spec: SyntheticSpec, format: str) -> None:
     if format == "csv":
         for number, table in enumerate(tables):
@@ -121,9 +164,9 @@ def _write(tables: Iterator[pa.Table], file: BinaryIO, spec: SyntheticSpec, form
     writer = None
     for table in tables:
         if writer is None:
-            few = [name for name in table.column_names if name not in large | {"true_probability"}]
+            few = [name for name in table.column_names if name not in large | set(REAL_COLUMNS)]
             writer = pq.ParquetWriter(file, table.schema, compression="zstd", use_dictionary=few)
-        writer.write_table(table, row_group_size=len(table))
+        writer.write_table(table, row_group_size=max(len(table), 1))
     if writer is not None:
         writer.close()
 
@@ -156,49 +199,3 @@ class _Tally:
         pairs = float(negatives.sum()) * float(positives.sum())
         below = np.cumsum(negatives) - 0.5 * negatives
         return float(below @ positives) / pairs if pairs else None
-
-
-def schema_of(spec: SyntheticSpec, format: Literal["parquet", "csv"] = "parquet") -> Schema:
-    """Give the schema of a synthetic log: split by time where it has one, else at random."""
-    content: dict[str, Any] = {"name": spec.name, "label": spec.label, "true_probability": "true_probability"}
-    hours = [field.name for field in spec.fields if field.kind == "hour"]
-    hour = "CAST(SUBSTR(timestamp, 12, 2) AS INT)" if format == "csv" else "DATE_PART('hour', timestamp)"
-    content["derive"] = dict.fromkeys(hours, hour)
-    content["read"] = {"format": format}
-    if format == "csv":
-        content["read"]["separator"] = spec.separator
-        if not spec.header:
-            time = ["timestamp"] if spec.days else []
-            fields = [field.name for field in spec.fields if field.kind != "hour"]
-            content["read"] |= {
-                "has_header": False,
-                "columns": [spec.label, *time, *fields, "true_probability"],
-            }
-    by = {"by": "time", "column": "timestamp"} if spec.days else {"by": "random", "seed": 0}
-    content["split"] = {**by, "valid": 0.1, "test": 0.1}
-    content["fields"] = [_field(field) for field in spec.fields]
-    return check(content, Schema, f'schema of the synthetic log "{spec.name}"')
-
-
-def _field(field: Planted) -> dict[str, Any]:
-    if isinstance(field, Listed):
-        return {"name": field.name, "kind": "list", "separator": "|", "min_count": field.min_count}
-    if isinstance(field, Categorical):
-        return {"name": field.name, "kind": "categorical", "min_count": field.min_count}
-    if isinstance(field, Numeric):
-        bins = {"bins": field.bins} if field.transform == "quantile" else {}
-        return {"name": field.name, "kind": "numeric", "transform": field.transform, **bins}
-    return {"name": field.name, "kind": "categorical"}
-
-
-def _toml(schema: Schema) -> str:
-    """Write what was set of a schema as TOML. A JSON text, number or list of texts is TOML as well."""
-    content = schema.model_dump(mode="json", exclude_unset=True)
-    tables = {key: content.pop(key) for key in ("derive", "read", "split") if content.get(key)}
-    fields = content.pop("fields")
-    content.pop("derive", None)
-    lines = [f"{key} = {json.dumps(value)}" for key, value in content.items()]
-    for key, table in [*tables.items(), *(("fields", field) for field in fields)]:
-        lines.append("\n[[fields]]" if key == "fields" else f"\n[{key}]")
-        lines += [f"{name} = {json.dumps(value)}" for name, value in table.items()]
-    return "\n".join(lines) + "\n"

@@ -46,6 +46,13 @@ def uniforms(key: int, positions: NDArray[np.integer]) -> Floats:
     return uniform
 
 
+def normals(key: int, positions: NDArray[np.integer]) -> Floats:
+    """Give standard normal numbers, (N,) -> (N,), by the method of Box and Muller."""
+    radius = np.sqrt(-2.0 * np.log1p(-uniforms(key, positions)))
+    normal: Floats = radius * np.cos(2.0 * np.pi * uniforms(key_of(key, "turn"), positions))
+    return normal
+
+
 def zipf_ranks(uniform: Floats, cardinality: int, exponent: float) -> Integers:
     """Turn uniform numbers into ranks 0 .. cardinality - 1 of a Zipf law, (N,) -> (N,).
 

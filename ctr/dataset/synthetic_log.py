@@ -5,6 +5,7 @@ import pyarrow as pa
 
 from ctr.dataset.synthetic_draws import Floats, Integers, Words, key_of, uniforms, words, zipf_shares
 from ctr.dataset.synthetic_fields import planted_field
+from ctr.dataset.synthetic_production import AT_FIRST, POSITION, ShownPositions
 from ctr.dataset.synthetic_ranks import DAY
 from ctr.dataset.synthetic_spec import Categorical, Pair, SyntheticSpec
 
@@ -16,8 +17,9 @@ _PILOT_START = 1 << 62  # no log is as long, so pilot rows share no random numbe
 class PlantedLog:
     """All that is planted under one seed; rows depend on seed, row number and length of the log alone."""
 
-    def __init__(self, spec: SyntheticSpec, seed: int) -> None:
+    def __init__(self, spec: SyntheticSpec, seed: int, positions: int | None = None) -> None:
         self.spec = spec
+        self.shown = ShownPositions(positions, seed) if positions else None
         self.label_key, self.time_key = key_of(seed, "", "label"), key_of(seed, "", "time")
         self.fields = {field.name: planted_field(field, seed, spec.days) for field in spec.fields}
         self.joint = [(pair, joint_effects(pair, *_ends(spec, pair), seed)) for pair in spec.pairs]
@@ -29,14 +31,26 @@ class PlantedLog:
         index = np.arange(first, last, dtype=np.uint64)
         seconds = self._seconds(index, first, rows)
         drawn = {name: field.draw(index, seconds) for name, field in self.fields.items()}
-        probability = 1.0 / (1.0 + np.exp(-self._logit(drawn)))
+        logit = self._logit(drawn)
+        extra: dict[str, pa.Array] = {}
+        if self.shown is not None:
+            positions = self.shown.draw(index, logit - self.intercept)
+            at_first = self.shown.logit(np.ones_like(positions))
+            extra = {POSITION: pa.array(positions), AT_FIRST: pa.array(_probability(logit + at_first))}
+            logit += self.shown.logit(positions)
+        probability = _probability(logit)
         columns = {self.spec.label: pa.array((uniforms(self.label_key, index) < probability).astype(np.int8))}
         if self.spec.days:
             columns["timestamp"] = pa.array(START + seconds.astype("timedelta64[s]"))
         for name, field in self.fields.items():
             if (column := field.column(drawn[name])) is not None:
                 columns[name] = column
-        return pa.table({**columns, "true_probability": pa.array(probability)})
+        return pa.table({**columns, "true_probability": pa.array(probability), **extra})
+
+    def newest(self, rows: int) -> np.datetime64:
+        """Time of the last row of a log of `rows` rows."""
+        seconds = self._seconds(np.array([rows - 1], dtype=np.uint64), rows - 1, rows)[0]
+        return START + np.timedelta64(int(seconds), "s")
 
     def _seconds(self, index: Words, first: int, rows: int) -> Integers:
         """Spread rows evenly over the days, in order, each at a random place of its stretch."""
@@ -56,12 +70,20 @@ class PlantedLog:
         index = np.arange(_PILOT_START, _PILOT_START + PILOT_ROWS, dtype=np.uint64)
         seconds = self._seconds(index, 0, PILOT_ROWS)
         logit = self._logit({name: field.draw(index, seconds) for name, field in self.fields.items()})
+        if self.shown is not None:
+            self.shown.fit(index, logit)
+            logit += self.shown.logit(self.shown.draw(index, logit))
         low, high = -50.0, 50.0
         for _ in range(60):
             middle = (low + high) / 2.0
-            rate = float(np.mean(1.0 / (1.0 + np.exp(-(logit + middle)))))
+            rate = float(np.mean(_probability(logit + middle)))
             low, high = (middle, high) if rate < self.spec.base_rate else (low, middle)
         return low
+
+
+def _probability(logit: Floats) -> Floats:
+    probability: Floats = 1.0 / (1.0 + np.exp(-logit))
+    return probability
 
 
 def _ends(spec: SyntheticSpec, pair: Pair) -> tuple[Categorical, Categorical]:

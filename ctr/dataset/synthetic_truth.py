@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from ctr.dataset.synthetic_draws import Floats
 from ctr.dataset.synthetic_fields import PlantedField, planted_field
+from ctr.dataset.synthetic_production import POSITION, Production, ShownPositions
 from ctr.dataset.synthetic_spec import Categorical, SyntheticSpec, Values
 from ctr.errors import ConfigError, DataError, nearest
 
@@ -24,11 +25,14 @@ class Truth:
     """The truth of one log. Effects are computed from spec and seed, so a field of any size costs no memory.
 
     Args:
-        spec, seed, rows: what the log was made of.
+        spec, seed: what the log was made of.
+        rows: impressions, of which the log may hold only some.
         intercept: logit of a row in which nothing has an effect.
-        positive_rate: share of clicks in the log.
-        best_auc: AUC of the true probabilities on all rows; no model reaches more, but for luck.
-            None where all rows have one label.
+        positive_rate: share of the impressions that are clicked, be it late.
+        best_auc: AUC of the true probabilities on all impressions; no model reaches more, but for luck.
+            None where all have one label. Which negatives a log holds does not change it.
+        production: how the log differs from a complete, matured and unbiased one; None where it does not.
+        logged_rows: rows of the log.
     """
 
     spec: SyntheticSpec
@@ -37,14 +41,24 @@ class Truth:
     intercept: float
     positive_rate: float
     best_auc: float | None
+    production: Production | None = None
+    logged_rows: int | None = None
 
     @cached_property
-    def _planted(self) -> dict[str, PlantedField]:
-        return {field.name: planted_field(field, self.seed, self.spec.days) for field in self.spec.fields}
+    def _planted(self) -> dict[str, PlantedField | ShownPositions]:
+        planted: dict[str, PlantedField | ShownPositions] = {
+            field.name: planted_field(field, self.seed, self.spec.days) for field in self.spec.fields
+        }
+        if self.production and self.production.positions:
+            planted[POSITION] = ShownPositions(self.production.positions, self.seed)
+        return planted
 
     @cached_property
     def roles(self) -> dict[str, str]:
-        """Role per field: `useful`, `partial` (only some values matter) or `noise` (not in a pair either)."""
+        """Role per field: `useful`, `partial` (only some values matter) or `noise` (not in a pair either).
+
+        The position, where rows have one, is `bias`.
+        """
         paired = {name for pair in self.spec.pairs for name in (pair.field_a, pair.field_b)}
         roles = {}
         for field in self.spec.fields:
@@ -54,7 +68,7 @@ class Truth:
             partial = isinstance(field, Values) and 0.0 < field.matters < 1.0
             useful = strength > 0.0 or field.name in paired
             roles[field.name] = "partial" if partial else "useful" if useful else "noise"
-        return roles
+        return {**roles, POSITION: "bias"} if POSITION in self._planted.keys() - roles.keys() else roles
 
     @property
     def useful(self) -> list[str]:
@@ -152,6 +166,9 @@ class Truth:
             "fields": {"useful": self.useful, "partial": self.partial, "noise": self.noise},
             "spec": self.spec.model_dump(mode="json"),
         }
+        if self.production is not None:
+            content["production"] = self.production.model_dump(mode="json")
+            content["logged_rows"] = self.logged_rows
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
@@ -168,7 +185,10 @@ def read_truth(folder: Path) -> Truth:
             raise DataError(f'"{path}": expected format {FORMAT}, found {found["format"]}')
         keys = ("seed", "rows", "intercept", "positive_rate", "best_auc")
         spec = SyntheticSpec.model_validate_json(json.dumps(found["spec"]))
-        return Truth(spec, **{key: found[key] for key in keys})
+        stated = found.get("production")
+        production = None if stated is None else Production.model_validate(stated)
+        known = {key: found[key] for key in keys}
+        return Truth(spec, **known, production=production, logged_rows=found.get("logged_rows"))
     except FileNotFoundError:
         raise DataError(f'"{path}": no such file; a synthetic log has its truth beside it') from None
     except (ValueError, KeyError, TypeError, ValidationError) as error:

@@ -49,8 +49,18 @@ def scaled(values: pl.Series, scale: Scale) -> pl.Series:
     return ((values - scale.shift) * scale.factor).cast(pl.Float32).fill_null(1.0)
 
 
+def scaled_vectors(values: pl.Series, scale: Scale) -> pl.Series:
+    """Vectors times `scale.factor` as Array(Float32); zeros where missing, so that nothing is projected."""
+    numbers = np.zeros((len(values), values.dtype.size), np.float32)  # type: ignore[attr-defined]  # an Array has a size
+    present = values.is_not_null().to_numpy()
+    numbers[present] = values.drop_nulls().to_numpy() * np.float32(scale.factor)
+    return pl.Series(values.name, numbers, dtype=pl.Array(pl.Float32, numbers.shape[1]))
+
+
 def scale_of(transform: str, count: int, mean: float, square: float, low: float, high: float) -> Scale:
-    """The scale of `minmax` or `standard` from train statistics; a constant field keeps factor 1.
+    """The scale of `minmax`, `standard` or a `vector` from train statistics; a constant field keeps factor 1.
+
+    A vector field is brought to a root mean square of about 1, as its numbers stand to each other.
 
     Args:
         transform: which.
@@ -60,5 +70,7 @@ def scale_of(transform: str, count: int, mean: float, square: float, low: float,
         low: their minimum.
         high: their maximum.
     """
+    if transform == "vector":
+        return Scale(0.0, 1.0 / mean if mean > 0 else 1.0)
     shift, spread = (low, high - low) if transform == "minmax" else (mean, math.sqrt(square / max(count, 1)))
     return Scale(shift, 1.0 / spread if spread > 0 else 1.0)

@@ -22,7 +22,7 @@ class Metrics:
         logloss: mean binary cross-entropy in nats.
         ece: expected calibration error, see `calibration_error`.
         calibration_ratio: sum of probabilities over number of positives; above 1 promises too much.
-        rows: number of rows.
+        rows: number of rows, whatever they weigh.
         positives: number of rows with label 1.
     """
 
@@ -34,13 +34,19 @@ class Metrics:
     positives: int
 
 
-def measure(labels: ArrayLike, probabilities: ArrayLike) -> Metrics:
+def measure(labels: ArrayLike, probabilities: ArrayLike, weights: ArrayLike | None = None) -> Metrics:
     """All metrics of `probabilities` (B,) against 0/1 `labels` (B,), computed in float64.
 
     AUC and log loss are scikit-learn's; for the log loss, probabilities are clipped to [1e-15, 1 - 1e-15].
 
+    Args:
+        labels: 0 or 1.
+        probabilities: of label 1.
+        weights: (B,) how much each row counts: a row of weight 2 is as good as the row twice.
+
     Raises:
-        DataError: lengths differ, a label is not 0 or 1, one class only, or a probability is not in [0, 1].
+        DataError: lengths differ, a label is not 0 or 1, one class only, a probability is not in [0, 1], or a weight
+            is negative, not finite, or 0 for all rows of a class.
     """
     from sklearn.metrics import log_loss, roc_auc_score
 
@@ -48,32 +54,39 @@ def measure(labels: ArrayLike, probabilities: ArrayLike) -> Metrics:
     if predicted.min() < 0.0 or predicted.max() > 1.0:
         worst = predicted.min() if predicted.min() < 0.0 else predicted.max()
         raise DataError(f"probabilities: expected values from 0 to 1, found {worst:g}")
-    positives = int(truth.sum())
+    mass = None if weights is None else checked_weights(truth, weights)
+    clipped = np.clip(predicted, CLIP, 1.0 - CLIP)
+    expected, observed = (predicted, truth) if mass is None else (predicted * mass, truth * mass)
     return Metrics(
-        auc=float(roc_auc_score(truth, predicted)),
-        logloss=float(log_loss(truth, np.clip(predicted, CLIP, 1.0 - CLIP))),
-        ece=calibration_error(truth, predicted),
-        calibration_ratio=float(predicted.sum() / positives),
+        auc=float(roc_auc_score(truth, predicted, sample_weight=mass)),
+        logloss=float(log_loss(truth, clipped, sample_weight=mass)),
+        ece=calibration_error(truth, predicted, mass),
+        calibration_ratio=float(expected.sum() / observed.sum()),
         rows=len(truth),
-        positives=positives,
+        positives=int(truth.sum()),
     )
 
 
-def calibration_error(labels: Floats, probabilities: Floats, bins: int = BINS) -> float:
+def calibration_error(
+    labels: Floats, probabilities: Floats, weights: Floats | None = None, bins: int = BINS
+) -> float:
     """Compute the expected calibration error over bins of equal mass.
 
-    Rows are ordered by probability and cut into `bins` bins of as equal a number of rows as ties allow; the
-    error is the mean over rows of |mean probability - share of positives| of the row's bin. Rows of one
+    Rows are ordered by probability and cut into `bins` bins of as equal a mass (rows, or their weights) as ties
+    allow; the error is the mean over rows of |mean probability - share of positives| of the row's bin. Rows of one
     probability stay in one bin (that of their middle rank), so the order of rows cannot change the result.
 
     Source: Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian Binning", AAAI 2015.
     """
     # NOTE[DIFF] they use bins of equal width; click rates are small, which would leave most of those empty.
-    _, group, sizes = np.unique(probabilities, return_inverse=True, return_counts=True)
-    middle = np.cumsum(sizes) - sizes / 2.0  # rank in the middle of each group of ties, in (0, B)
-    chosen = np.floor(middle * bins / len(labels)).astype(np.int64)[group]  # (B,)
-    gaps = np.bincount(chosen, weights=probabilities - labels, minlength=bins)
-    return float(np.abs(gaps).sum() / len(labels))
+    mass = np.ones(len(labels)) if weights is None else weights
+    _, group = np.unique(probabilities, return_inverse=True)
+    sizes = np.bincount(group, weights=mass)
+    middle = np.cumsum(sizes) - sizes / 2.0  # in the middle of each group of ties, in (0, total mass)
+    last = np.floor(middle * bins / mass.sum()).astype(np.int64)
+    chosen = np.minimum(last, bins - 1)[group]  # (B,); weightless rows may stand at the very end
+    gaps = np.bincount(chosen, weights=(probabilities - labels) * mass, minlength=bins)
+    return float(np.abs(gaps).sum() / mass.sum())
 
 
 def checked(labels: ArrayLike, scores: ArrayLike, name: str) -> tuple[Floats, Floats]:
@@ -106,3 +119,30 @@ def checked(labels: ArrayLike, scores: ArrayLike, name: str) -> tuple[Floats, Fl
             f"({int((~finite).sum()):,} such rows)"
         )
     return truth, values
+
+
+def checked_weights(labels: Floats, weights: ArrayLike) -> Floats:
+    """Weights (B,) as float64, none negative, and both classes with some.
+
+    Raises:
+        DataError: anything of that does not hold.
+    """
+    mass = np.asarray(weights, dtype=np.float64)
+    if mass.shape != labels.shape:
+        raise DataError(
+            f"weights: expected one per label, found shape {mass.shape} for {labels.shape} labels"
+        )
+    wrong = ~(np.isfinite(mass) & (mass >= 0.0))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise DataError(
+            f"weights: expected finite numbers of 0 or more, found {mass[row]} at row {row} "
+            f"({int(wrong.sum()):,} such rows)"
+        )
+    for label in (0, 1):
+        if not mass[labels == label].any():
+            raise DataError(
+                f"weights: expected some above 0 in both classes, found that all rows with label {label} weigh 0; "
+                "AUC is undefined, take more rows"
+            )
+    return mass

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from rich.console import Console
 
 from ctr.config import Config
 from ctr.dataset.batches import Batches, Layout
-from ctr.dataset.feature_set import FeatureSet
+from ctr.dataset.feature_set import DroppedReads, FeatureSet
+from ctr.dataset.stacked import stacked
 from ctr.dataset.store import Dataset, Part
 from ctr.errors import CtrError
 from ctr.network.network import Architecture, Network, build
@@ -23,7 +24,9 @@ from ctr.selection.compaction import compact_architecture, compact_layout, compa
 from ctr.selection.referees import REFEREES, number_to_keep
 from ctr.tracking import Job
 from ctr.training.checkpoint import load_checkpoint
-from ctr.training.fit import Epoch, Watcher, fit, pick_device, predict
+from ctr.training.fit import fit
+from ctr.training.looks import Look, Result, Watcher, rates
+from ctr.training.predict import pick_device, predict
 from ctr.training.progress import stage_progress
 
 _EVALUATION_ROWS = 8192  # rows in a batch where nothing is learned
@@ -34,7 +37,8 @@ class Model:
     """A trained model: what it was built from, where its weights are, how training went.
 
     selector: "baseline", or who chose `feature_set`. ratio, penalty: what was asked for.
-    parameters: learned numbers; the row that dropped features read is none.
+    parameters: learned numbers; the row that dropped features read is none. best_step: after which the weights were
+        taken, by their AUC on valid.
     """
 
     selector: str
@@ -42,11 +46,12 @@ class Model:
     layout: Layout
     folder: Path
     parameters: int
-    history: list[Epoch]
+    history: list[Look]
+    best_step: int
     feature_set: FeatureSet | None = None
     ratio: float | None = None
     penalty: float | None = None
-    search_history: tuple[Epoch, ...] = ()
+    search_history: tuple[Look, ...] = ()
 
     @property
     def name(self) -> str:
@@ -78,9 +83,10 @@ class Model:
         network.load_state_dict(state["network"])
         return network.eval()
 
-    def predict(self, part: Part, device: torch.device) -> npt.NDArray[np.float64]:
-        """Click probabilities of the rows of `part`."""
-        return predict(self.load().to(device), Batches(part, self.layout, _EVALUATION_ROWS))
+    def predict(self, part: Part, device: torch.device, *, serving: bool = False) -> npt.NDArray[np.float64]:
+        """Click probabilities of the rows of `part`; with `serving`, with bias fields as they are at scoring."""
+        layout = self.layout.at_serving() if serving else self.layout
+        return predict(self.load().to(device), Batches(part, layout, _EVALUATION_ROWS))
 
 
 class _Watchers:
@@ -93,21 +99,21 @@ class _Watchers:
         for watcher in self._watchers:
             watcher.step(epoch, batch, batches, rows, loss)
 
-    def epoch(self, record: Epoch) -> None:
+    def look(self, record: Look) -> None:
         for watcher in self._watchers:
-            watcher.epoch(record)
+            watcher.look(record)
 
 
 class _MetricsByStep:
-    """Sends each epoch to a nested MLflow run."""
+    """Sends each look at valid to a nested MLflow run."""
 
     def __init__(self, run: Any) -> None:
         self._run = run
 
     def step(self, epoch: int, batch: int, batches: int, rows: int, loss: float) -> None:
-        """Only epochs are sent."""
+        """Only looks are sent."""
 
-    def epoch(self, record: Epoch) -> None:
+    def look(self, record: Look) -> None:
         values = record.flat()
         self._run.metrics(values, step=int(values.pop("step")))
 
@@ -132,6 +138,9 @@ class Trainer:
         self._job, self._console = job, console
         self._stages: set[str] = set()
         self._searches: dict[float, optfs.Search] = {}
+        self._starts: dict[
+            str, Network
+        ] = {}  # over all features: what trainings begin with, where not afresh
         self.device = pick_device(config.training.device)
         torch.set_num_threads(config.training.threads or os.cpu_count() or 1)
         self.train, self.valid = dataset.part("train"), dataset.part("valid")
@@ -149,14 +158,23 @@ class Trainer:
             first_order=backbone.first_order,
             init_scale=config.embedding.init_scale,
             extra=tuple((key, value) for key, value in extra.items() if value is not None),
+            pooling=self._full.pooling,
+            vectors=self._full.vectors,
         )
 
     def baseline(self) -> Model:
         """Keep all features."""
         network = self._fresh()
-        history = self._fit("baseline", "baseline", network, self._full)
-        folder = self.folder / "baseline"
-        return Model("baseline", self.architecture, self._full, folder, _parameters(network), history)
+        result = self._fit("baseline", "baseline", network, self._full)
+        return Model(
+            "baseline",
+            self.architecture,
+            self._full,
+            self.folder / "baseline",
+            _parameters(network),
+            result.history,
+            result.best_step,
+        )
 
     def select(self, selector: str, *, ratio: float | None, penalty: float | None) -> Model:
         """Search with OptFS, or ask a referee, and retrain what it keeps."""
@@ -164,13 +182,21 @@ class Trainer:
         if selector != "optfs":
             count = number_to_keep(self.dataset, 1.0 if ratio is None else ratio)
             feature_set = REFEREES[selector](self.dataset, count, self.config.seed)
-            return self._retrain(feature_set, selector, size, ratio)
+            return self._retrain(f"{selector}-{size}", feature_set, selector=selector, ratio=ratio)
         price = optfs.DEFAULT_PRICE if penalty is None else penalty
         known = price in self._searches
         found = self._search(price)
         feature_set = optfs.choose(found, self.dataset, self.valid, ratio)
         history = () if known else tuple(found.history)
-        return self._retrain(feature_set, "optfs", size, ratio, penalty, found.network, history)
+        return self._retrain(
+            f"optfs-{size}",
+            feature_set,
+            selector="optfs",
+            ratio=ratio,
+            penalty=penalty,
+            start=found.network,
+            search_history=history,
+        )
 
     def _search(self, price: float) -> optfs.Search:
         """One search for each price; the sizes that a list of ratios asks for share it."""
@@ -180,7 +206,7 @@ class Trainer:
                 self._searches[price] = optfs.search(
                     self._fresh(),
                     self.dataset,
-                    self._batches(self.train, self._full, shuffle=True),
+                    self._batches(self.train, self._full, learning=True),
                     self._batches(self.valid, self._full),
                     self.config.selector,
                     self.config.training,
@@ -195,36 +221,91 @@ class Trainer:
         assert like.feature_set is not None
         counts = like.feature_set.counts()
         feature_set = REFEREES[selector](self.dataset, counts["kept"], self.config.seed)
-        return self._retrain(feature_set, selector, like.name.split("-", 1)[1], counts["ratio"])
+        name = f"{selector}-{like.name.split('-', 1)[1]}"
+        return self._retrain(name, feature_set, selector=selector, ratio=counts["ratio"])
+
+    def other_reading(self, model: Model) -> Model | None:
+        """The set of `model` with dropped values reading unknown instead of zeros, or the other way round.
+
+        None where that is the same, because fields keep all of their values or none.
+        """
+        assert model.feature_set is not None
+        other: DroppedReads = "zero" if model.feature_set.dropped_reads == "unknown" else "unknown"
+        feature_set = model.feature_set.reading(self.dataset, other)
+        if np.array_equal(feature_set.kept, model.feature_set.kept):
+            return None
+        return self._retrain(
+            f"{model.name}-reads-{other}",
+            feature_set,
+            selector=model.selector,
+            ratio=model.ratio,
+            penalty=model.penalty,
+            start=self._starts.get(model.name),
+            reading=other,
+        )
+
+    def refit(self, model: Model, parts: Sequence[Part]) -> Model:
+        """Train `model` again, from the same first weights and for the steps that valid chose, on all of `parts`."""
+        torch.manual_seed(self.config.seed)
+        network = self._start(model)
+        name = f"{model.name}-refit"
+        with self._stage(name, "refit") as watcher:
+            result = fit(
+                network,
+                self._batches(stacked(parts), model.layout, learning=True),
+                None,
+                self.config.training,
+                folder=self.folder / name,
+                steps=model.best_step,
+                rates=rates(model.history),
+                watcher=watcher,
+            )
+        return replace(model, folder=self.folder / name, history=result.history)
 
     def _retrain(
         self,
+        name: str,
         feature_set: FeatureSet,
+        *,
         selector: str,
-        size: str,
-        ratio: float | None,
+        ratio: float | None = None,
         penalty: float | None = None,
-        network: Network | None = None,
-        search: tuple[Epoch, ...] = (),
+        start: Network | None = None,
+        search_history: tuple[Look, ...] = (),
+        reading: DroppedReads | None = None,
     ) -> Model:
+        reading = reading or self.config.selector.dropped_reads
+        if feature_set.dropped_reads != reading:
+            feature_set = feature_set.reading(self.dataset, reading)
+        if start is not None:
+            self._starts[name] = start
         layout = compact_layout(self.dataset, feature_set)
-        compact = compact_network(network or self._fresh(), self.dataset, feature_set)
-        name = f"{selector}-{size}"
-        history = self._fit(
-            name, "retrain" if selector == self.config.selector.kind else name, compact, layout
-        )
-        return Model(
+        model = Model(
             selector,
             compact_architecture(self.architecture, layout),
             layout,
             self.folder / name,
-            _parameters(compact),
-            history,
+            0,
+            [],
+            0,
             feature_set,
             ratio,
             penalty,
-            search,
+            search_history,
         )
+        network = self._start(model)
+        stage = "retrain" if selector == self.config.selector.kind and "-reads-" not in name else name
+        result = self._fit(name, stage, network, layout)
+        return replace(
+            model, parameters=_parameters(network), history=result.history, best_step=result.best_step
+        )
+
+    def _start(self, model: Model) -> Network:
+        """The network that the training of `model` begins with."""
+        network = self._starts.get(model.name) or self._fresh()
+        if model.feature_set is None:
+            return network
+        return compact_network(network, self.dataset, model.feature_set)
 
     def _fresh(self) -> Network:
         torch.manual_seed(self.config.seed)
@@ -234,19 +315,19 @@ class Trainer:
         network.table.weight.data[never] = 0.0
         return network.to(self.device)
 
-    def _fit(self, name: str, stage: str, network: Network, layout: Layout) -> list[Epoch]:
+    def _fit(self, name: str, stage: str, network: Network, layout: Layout) -> Result:
         torch.manual_seed(self.config.seed)  # dropout: the same stream whether or not a search ran before
         with self._stage(name, stage) as watcher:
-            train = self._batches(self.train, layout, shuffle=True)
+            train = self._batches(self.train, layout, learning=True)
             valid = self._batches(self.valid, layout)
-            result = fit(
+            return fit(
                 network, train, valid, self.config.training, folder=self.folder / name, watcher=watcher
             )
-        return result.history
 
-    def _batches(self, part: Part, layout: Layout, shuffle: bool = False) -> Batches:
-        if shuffle:
-            return Batches(part, layout, self.config.training.batch_size, self.config.seed)
+    def _batches(self, part: Part, layout: Layout, learning: bool = False) -> Batches:
+        if learning:
+            training = self.config.training
+            return Batches(part, layout, training.batch_size, self.config.seed, training.order)
         return Batches(part, layout, _EVALUATION_ROWS)
 
     @contextmanager

@@ -15,22 +15,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from ctr.config import Config
 from ctr.dataset.feature_set import FeatureSet
 from ctr.dataset.ingest import ingest
 from ctr.dataset.schema import load_schema
-from ctr.dataset.store import Dataset
+from ctr.dataset.store import Dataset, Part
 from ctr.errors import CtrError, ThresholdError
 from ctr.jobs.models import Model, Trainer
-from ctr.jobs.verdict import Scored, build_report, score, scores_table
+from ctr.jobs.scored import Scored
+from ctr.jobs.verdict import build_report, model_entry, score, scores_table
 from ctr.report import figure_png, verdict, write_report
 from ctr.selection.optfs import DEFAULT_PRICE
 from ctr.serving.export import export_bundle
 from ctr.settings import check, dump_toml, load_toml
 from ctr.tracking import Job, SplitRecord, Tracker
-from ctr.training.fit import Epoch
+from ctr.training.looks import Look
 
 
 @dataclass
@@ -47,7 +49,7 @@ class _Clock:
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
 
-    def add(self, name: str, history: Sequence[Epoch]) -> None:
+    def add(self, name: str, history: Sequence[Look]) -> None:
         """Count trained epochs, also those that an interrupted process trained."""
         self.seconds[name] = self.seconds.get(name, 0.0) + sum(epoch.seconds for epoch in history)
 
@@ -158,12 +160,13 @@ class _Job:
     def _stages(self, job: Job) -> None:
         trainer = Trainer(self.config, self.dataset, self.folder / "checkpoints", job, self.console)
         models, chosen = self._train(trainer)
+        other = self._other_reading(trainer, chosen)
         with self.clock.stage("evaluate"):
             scored, test = score(models, self.dataset, trainer.device)
         best = next((entry for entry in scored if entry.model is chosen), None)
         (self.folder / "scores").mkdir(exist_ok=True)
         scratch = self.folder / "scores" / ".test.parquet"
-        scores_table(scored[0], best, test).write_parquet(scratch)
+        scores_table(scored[0], best, test, self.dataset.row_ids("test")).write_parquet(scratch)
         scratch.replace(self.folder / "scores" / "test.parquet")
         with self.clock.stage("evaluate"):
             report = build_report(
@@ -175,10 +178,11 @@ class _Job:
                 seconds={},
                 run=self.folder,
                 command=self.command,
+                other_reading=other,
             )
         if chosen and chosen.feature_set:
             chosen.feature_set.save(self.folder / "feature_set")
-        self._export(report, best or scored[0])
+        self._export(report, trainer, best or scored[0], test)
         self._report(report, chosen.feature_set if chosen else None)
         job.finish(report, self.folder, self._figures(report))
 
@@ -209,8 +213,28 @@ class _Job:
                     self.clock.add("referees", models[-1].history)
         return models, chosen
 
-    def _export(self, report: dict[str, Any], scored: Scored) -> None:
-        model = scored.model
+    def _other_reading(self, trainer: Trainer, chosen: Model | None) -> Scored | None:
+        """The set that is shipped, with dropped values reading the other way: looked at on valid, never on test."""
+        if chosen is None or chosen.feature_set is None or not self.config.selector.compare_dropped_reads:
+            return None
+        model = trainer.other_reading(chosen)
+        if model is None:
+            return None
+        self.clock.add("referees", model.history)
+        return Scored(model, model.predict(trainer.valid, trainer.device), np.zeros(0))
+
+    def _refitted(self, trainer: Trainer, model: Model, test: Part) -> Model:
+        """What the bundle will hold: the model that was evaluated, or the same trained on more rows."""
+        if self.config.export.refit == "none":
+            return model
+        # The verdict stands: nothing that the test rows teach from here on can reach it.
+        parts = [trainer.train, trainer.valid, *([test] if self.config.export.refit == "all" else [])]
+        with self.clock.stage("refit"):
+            return trainer.refit(model, parts)
+
+    def _export(self, report: dict[str, Any], trainer: Trainer, scored: Scored, test: Part) -> None:
+        model = self._refitted(trainer, scored.model, test)
+        report["model"] = model_entry(self.config.export.refit, scored.model, self.dataset, report)
         with self.clock.stage("export"):
             network = model.load()
             size = export_bundle(
@@ -222,12 +246,13 @@ class _Job:
                 layout=model.layout,
                 feature_set=model.feature_set,
                 metrics={key: (report["selected"] or report["baseline"])[key] for key in ("valid", "test")},
+                model=report["model"],
                 provenance={"run": self.folder.name, "seed": self.config.seed, "selector": model.selector},
             )
         report["bundle"] = {"path": "bundle", "bytes": size}
 
     def _report(self, report: dict[str, Any], feature_set: FeatureSet | None) -> None:
-        stages = ("ingest", "baseline", "search", "retrain", "referees", "evaluate", "export")
+        stages = ("ingest", "baseline", "search", "retrain", "referees", "evaluate", "refit", "export")
         report["seconds"] = {stage: self.clock.seconds.get(stage) for stage in stages}
         report["verdict"] = verdict(report)
         _write(self.folder / "report.json", json.dumps(report, indent=2, allow_nan=False) + "\n")

@@ -3,11 +3,14 @@
 Shapes: B rows in the batch, S single-valued fields, M list fields, F = S + M, W width of a table row.
 """
 
-from typing import NamedTuple
+import math
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+Pooling = Literal["mean", "sum", "max"]
 
 
 class Inputs(NamedTuple):
@@ -16,6 +19,7 @@ class Inputs(NamedTuple):
     ids: (B, S) int64 rows of the table. values: (B, S) factors, or None where no field is scaled.
     list_ids: (L,) int64 rows of the table over all lists. list_slots: (L,) int64, row in the batch * M + list field.
     list_lengths: (B, M) number of values in each list.
+    vectors: (B, T) numbers of the vector fields side by side, or None where there are none.
     """
 
     ids: Tensor
@@ -23,6 +27,7 @@ class Inputs(NamedTuple):
     list_ids: Tensor
     list_slots: Tensor
     list_lengths: Tensor
+    vectors: Tensor | None = None
 
 
 class Table(nn.Module):
@@ -50,11 +55,70 @@ class Table(nn.Module):
         return F.embedding(ids, self.weight, padding_idx=0, sparse=True)
 
 
-def pool_lists(rows: Tensor, slots: Tensor, lengths: Tensor) -> Tensor:
-    """Average the rows of each list. (L, W), (L,), (B, M) -> (B, M, W).
+class Projections(nn.Module):
+    """The numbers of vector fields -> vectors, by one learned matrix per field, added to the field's table row.
 
-    Dropped values count in the average: they add nothing, but they do not make the others louder. So a network with
-    closed gates and its compacted form agree.
+    Args:
+        fields: (slot among the single-valued fields, numbers) of each.
+        width: floats in a row. The last `linear` of them are first-order weights, which start at zero.
+        linear: 0 or 1.
+        scale: standard deviation of what a vector of root mean square 1 is turned into at the start.
     """
-    pooled = rows.new_zeros(lengths.numel(), rows.shape[-1]).index_add(0, slots, rows)  # (B * M, W)
-    return pooled.view(*lengths.shape, rows.shape[-1]) / lengths.unsqueeze(-1).clamp(min=1.0)  # (B, M, W)
+
+    def __init__(self, fields: tuple[tuple[int, int], ...], width: int, linear: int, scale: float) -> None:
+        super().__init__()
+        self.fields = fields
+        self.weights = nn.ParameterList()
+        for _, size in fields:
+            weight = torch.randn(size, width).mul_(scale / math.sqrt(size))
+            if linear:
+                weight[:, -linear:] = 0.0
+            self.weights.append(weight)
+
+    def forward(self, single: Tensor, vectors: Tensor, ids: Tensor) -> Tensor:
+        """(B, S, W), (B, T), (B, S) -> (B, S, W). A field that reads the dropped row gets nothing added to it."""
+        result, start = list(single.unbind(1)), 0
+        for (slot, size), weight in zip(self.fields, self.weights, strict=True):
+            projected = vectors[:, start : start + size] @ weight  # (B, W)
+            result[slot] = result[slot] + projected * (ids[:, slot, None] > 0)
+            start += size
+        return torch.stack(result, dim=1)
+
+    def keep(self, kept: list[int], slots: tuple[int, ...]) -> "Projections | None":
+        """A copy with the fields of the given numbers, at new slots; None where none is left."""
+        if not kept:
+            return None
+        fields = tuple((slot, self.fields[number][1]) for number, slot in zip(kept, slots, strict=True))
+        width = self.weights[0].shape[1]
+        with torch.random.fork_rng(devices=[]):  # fresh weights are replaced at once: no draw may count
+            smaller = Projections(fields, width, 0, 1.0)
+        for own, number in zip(smaller.weights, kept, strict=True):
+            own.data = self.weights[number].detach().clone()
+        return smaller
+
+
+def pool_lists(rows: Tensor, slots: Tensor, lengths: Tensor, pooling: tuple[Pooling, ...]) -> Tensor:
+    """Average, add or take the maximum of the rows of each list. (L, W), (L,), (B, M) -> (B, M, W).
+
+    Dropped values count as rows of zeros: they add nothing, but in an average they do not make the others louder. So
+    a network with closed gates and its compacted form agree.
+
+    Args:
+        pooling: one word for each of the M fields.
+    """
+    shape = (*lengths.shape, rows.shape[-1])
+    sums = rows.new_zeros(lengths.numel(), rows.shape[-1]).index_add(0, slots, rows).view(shape)  # (B, M, W)
+    counts = lengths.unsqueeze(-1).clamp(min=1.0)  # (B, M, 1)
+    if set(pooling) <= {"mean"}:
+        return sums / counts
+    largest = sums
+    if "max" in pooling:
+        index = slots.unsqueeze(-1).expand_as(rows)
+        # Every list holds at least one value, so no zero of the start is left.
+        largest = (
+            rows.new_zeros(lengths.numel(), rows.shape[-1])
+            .scatter_reduce(0, index, rows, "amax", include_self=False)
+            .view(shape)
+        )
+    by_word = {"mean": sums / counts, "sum": sums, "max": largest}
+    return torch.stack([by_word[word][:, number] for number, word in enumerate(pooling)], dim=1)  # (B, M, W)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ctr.network.backbones import BACKBONES, Backbone
-from ctr.network.embeddings import Inputs, Table, pool_lists
+from ctr.network.embeddings import Inputs, Pooling, Projections, Table, pool_lists
 from ctr.network.gates import HardGate, SoftGate
 from ctr.network.layers import Norm
 
@@ -22,6 +22,7 @@ class Architecture:
     """Everything that a network is built from, but the numbers.
 
     first_order: add first-order weights and a bias; None takes the backbone's usual definition.
+    pooling: of each list field. vectors: (slot, numbers) of each vector field.
     """
 
     rows: int
@@ -34,6 +35,8 @@ class Architecture:
     first_order: bool | None = None
     init_scale: float = 0.01
     extra: tuple[tuple[str, int], ...] = ()
+    pooling: tuple[Pooling, ...] = ()
+    vectors: tuple[tuple[int, int], ...] = ()
 
     @property
     def linear(self) -> int:
@@ -55,15 +58,25 @@ class Network(nn.Module):
         backbone: vectors to a logit.
         linear: floats at the end of each table row that are first-order weights (0 or 1).
         gate: factors per feature, in front of everything; None leaves all features open.
+        pooling: of each list field.
+        projections: what turns the numbers of vector fields into vectors, where there are any.
     """
 
     def __init__(
-        self, table: Table, backbone: Backbone, linear: int, gate: SoftGate | HardGate | None = None
+        self,
+        table: Table,
+        backbone: Backbone,
+        linear: int,
+        gate: SoftGate | HardGate | None = None,
+        pooling: tuple[Pooling, ...] = (),
+        projections: Projections | None = None,
     ) -> None:
         super().__init__()
+        self.pooling, self.projections = pooling, projections
         self.table, self.gate, self.backbone, self.linear = table, gate, backbone, linear
         self.bias = nn.Parameter(torch.zeros(1)) if linear else None
-        self.gated = nn.Identity()  # where a search listens to what the backbone is fed
+        # Where a search listens: to what the gate is given, and to what the backbone is fed.
+        self.ungated, self.gated = nn.Identity(), nn.Identity()
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Logits (B,)."""
@@ -76,19 +89,23 @@ class Network(nn.Module):
 
     def embed(self, inputs: Inputs) -> Tensor:
         """Gated vectors of all fields (B, F, W): single-valued fields first, then lists."""
-        single: Tensor = self._gated(inputs.ids)  # (B, S, W)
+        single: Tensor = self.table(inputs.ids)  # (B, S, W)
         if inputs.values is not None:
             single = single * inputs.values.unsqueeze(-1)
-        single = self.gated(single)  # (B, S, W)
+        if self.projections is not None and inputs.vectors is not None:
+            single = self.projections(single, inputs.vectors, inputs.ids)
+        single = self._gate(single, inputs.ids)  # (B, S, W)
         if not inputs.list_lengths.shape[1]:
             return single
-        rows = self.gated(self._gated(inputs.list_ids))  # (L, W)
-        lists = pool_lists(rows, inputs.list_slots, inputs.list_lengths)  # (B, M, W)
+        rows = self._gate(self.table(inputs.list_ids), inputs.list_ids)  # (L, W)
+        lists = pool_lists(rows, inputs.list_slots, inputs.list_lengths, self.pooling)  # (B, M, W)
         return torch.cat([single, lists], dim=1)
 
-    def _gated(self, ids: Tensor) -> Tensor:
-        vectors: Tensor = self.table(ids)
-        return vectors if self.gate is None else vectors * self.gate(ids)
+    def _gate(self, vectors: Tensor, ids: Tensor) -> Tensor:
+        """Vectors (..., W) of the table rows `ids` (...), behind the gate."""
+        vectors = self.ungated(vectors)
+        gated: Tensor = self.gated(vectors if self.gate is None else vectors * self.gate(ids))
+        return gated
 
 
 def build(architecture: Architecture, gate: SoftGate | HardGate | None = None) -> Network:
@@ -103,4 +120,9 @@ def build(architecture: Architecture, gate: SoftGate | HardGate | None = None) -
         **dict(architecture.extra),
     )
     table = Table(architecture.rows, width + linear, linear, architecture.init_scale)
-    return Network(table, backbone, linear, gate)
+    projections = (
+        Projections(architecture.vectors, width + linear, linear, architecture.init_scale)
+        if architecture.vectors
+        else None
+    )
+    return Network(table, backbone, linear, gate, architecture.pooling, projections)

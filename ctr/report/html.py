@@ -10,6 +10,7 @@ import polars as pl
 from ctr.report import headline, plots, tables
 from ctr.report.curve import curve_plot, difference_plot
 from ctr.report.learning import learning_plot
+from ctr.report.log_facts import log_facts
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -41,6 +42,7 @@ def write_report(report: dict[str, Any], folder: Path, *, features: pl.DataFrame
         quality=tables.quality_table(report),
         sizes=tables.sizes_table(report),
         seconds=tables.seconds_table(report),
+        log=log_facts(report),
         provenance=tables.provenance(report),
     )
     return write_page(page, folder / "report.html")

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 
-from ctr.dataset.schema import FieldSpec, Schema
+from ctr.dataset.field_spec import FieldSpec
+from ctr.dataset.schema import Schema
 from ctr.report.terminal import fact_sheet, heading, ruled_table, setting_text, settings_text
 from ctr.report.units import ABSENT
 

@@ -127,14 +127,18 @@ def quality_table(report: Report) -> Table:
     measures = [("AUC", "auc"), ("log loss", "logloss"), ("calibration error (ECE)", "ece")]
     measures.append(("predicted / observed clicks", "calibration_ratio"))
     rows = []
-    for part in ("valid", "test"):
+    for part, words in (("valid", "valid"), ("test", "test"), ("test_at_serving", "test, as served:")):
         for name, key in measures:
             before, after = pick(report, "baseline", part, key), pick(report, "selected", part, key)
             if known(before) or known(after):
                 difference = after - before if known(before) and known(after) else None
-                row = [Cell(f"{part} {name}"), _cell(before), _cell(after), _cell(difference, signed)]
+                row = [Cell(f"{words} {name}"), _cell(before), _cell(after), _cell(difference, signed)]
                 rows.append(row)
     caption = "Quality and calibration. ECE: 20 bins of equal mass; log loss in nats."
+    if pick(report, "bias"):
+        caption += (
+            " As served: bias fields have their serving values; the clicks are those of the logged ones."
+        )
     return Table("quality", caption, ["measure", "keep all", "selected", "selected minus keep all"], rows)
 
 

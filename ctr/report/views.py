@@ -12,6 +12,7 @@ from rich.text import Text
 from ctr.errors import DataError
 from ctr.report import tables
 from ctr.report.headline import verdict
+from ctr.report.log_facts import join_fact, log_facts
 from ctr.report.terminal import fact_sheet, heading, ruled_table, setting_text, settings_text, shortened
 from ctr.report.units import ABSENT, Report, count, decimal, known, pick, share, signed, size
 
@@ -33,7 +34,8 @@ def dataset(folder: Path, manifest: Mapping[str, Any]) -> RenderableType:
         ]
         for part in _PARTS
     ]
-    aside = {key: rows.get(key) for key in ("read", "filtered", "set_aside", "gap", "immature")}
+    keys = ("read", "filtered", "set_aside", "gap", "immature", "after_as_of")
+    aside = {key: rows.get(key) for key in keys}
     facts = {
         "inputs": ", ".join(f"{entry['name']} ({size(entry['bytes'])})" for entry in manifest["inputs"]),
         "label": manifest["schema"]["label"],
@@ -42,9 +44,7 @@ def dataset(folder: Path, manifest: Mapping[str, Any]) -> RenderableType:
         "rows": ", ".join(
             f"{count(number)} {key.replace('_', ' ')}" for key, number in aside.items() if number
         ),
-        "joins": ", ".join(
-            f"{join['input']}: {share(join['unmatched'])} without partner" for join in manifest["joins"]
-        ),
+        "joins": "; ".join(join_fact(join) for join in manifest["joins"]),
         "digest": manifest["digest"],
     }
     columns = ["part", "rows", "positive", "share", *(["from", "to"] if window else [])]
@@ -94,6 +94,7 @@ def feature_set(folder: Path, content: Mapping[str, Any]) -> RenderableType:
     features = _parquet(path) if path.is_file() else None
     facts = {key: setting_text(content.get(key)) for key in ("selector", "ratio", "penalty", "price", "seed")}
     facts["kept"] = _kept(content)
+    facts["a dropped value reads"] = content.get("dropped_reads")
     facts |= {"dataset": content.get("dataset"), "digest": content.get("digest")}
     shown: list[RenderableType] = [heading("Feature set", folder.name, folder), fact_sheet(facts)]
     fields = tables.fields_table({"feature_set": content}, features)
@@ -144,6 +145,7 @@ def run(folder: Path, report: Report) -> RenderableType:
     if known(low) and known(high):
         value = signed(pick(report, "difference", "test_auc", "value"))
         facts["AUC difference"] = f"{value} on test (95 % interval {signed(low)} to {signed(high)})"
+    facts |= dict(log_facts(report))
     text = str(pick(report, "verdict") or verdict(report))
     shown: list[RenderableType] = [
         heading("Run", folder.name, folder),

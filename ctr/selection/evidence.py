@@ -89,8 +89,9 @@ class EvidenceGates:
         price: nats that a feature must save.
         values: (V,) bool by table row - 1: the vocabulary values, for the share of open gates that is reported.
         rate: speed of the gates relative to evidence (1: a gate is fully open at twice the price).
-        rewind_epoch: at the start of which epoch the weights are put aside, in `folder`.
+        rewind_epoch: after how many epochs (or what part of one) the weights are put aside, in `folder`.
         folder: for the weights put aside.
+        always, never: (V,) bool by table row - 1: features whose gates stay open, or closed, whatever the evidence.
     """
 
     def __init__(
@@ -101,41 +102,46 @@ class EvidenceGates:
         price: float,
         values: Tensor,
         rate: float,
-        rewind_epoch: int,
+        rewind_epoch: float,
         folder: Path,
+        always: Tensor | None = None,
+        never: Tensor | None = None,
     ) -> None:
         if not isinstance(network.gate, SoftGate):
             raise TypeError("expected a network with a SoftGate")
         self.network, self.gate, self.schedule = network, network.gate, schedule
         self.price, self.rate = price, rate
-        self.rewind_epoch, self.folder = rewind_epoch, folder
+        self.rewind_step, self.folder = round(rewind_epoch * schedule.steps_per_epoch), folder
         device = network.table.weight.device
         rows = len(network.table.weight)
         self.sums = torch.zeros(rows, 2, device=device)  # S and H of each table row
         self.read = torch.zeros(rows, dtype=torch.int64, device=device)  # step at which they were up to date
         self.step = 0
         self.values = values.to(device)
+        self._ruled = torch.zeros(rows, dtype=torch.int8, device=device)  # 1 always open, -1 never
+        for features, logit in ((always, 1), (never, -1)):
+            if features is not None:
+                self._ruled[1:][features.to(device)] = logit
+        self._rules = bool(self._ruled.any())
         self._read: list[
             tuple[Tensor, Tensor]
         ] = []  # vectors and gated vectors, single-valued fields, then lists
         self._logits: Tensor | None = None
+        self._weights: Tensor | None = None
         self._hooks = [
-            network.table.register_forward_hook(self._keep_vectors),
+            network.ungated.register_forward_hook(self._keep_vectors),
             network.gated.register_forward_hook(self._keep_gated),
             network.register_forward_hook(self._keep_logits),
         ]
 
-    def start_epoch(self, number: int) -> None:
-        """Put the weights aside at the epoch that retraining goes back to."""
-        if number == self.rewind_epoch:
+    def before_step(self, inputs: Inputs, labels: Tensor, weights: Tensor | None, progress: float) -> None:
+        """Put the weights aside where retraining goes back to; bring the gates that this batch reads up to date."""
+        if self.step == self.rewind_step:
             state = self.network.state_dict()
-            weights = {name: value for name, value in state.items() if not name.startswith("gate.")}
-            save_checkpoint(self.folder / "rewind", {"network": weights})
-
-    def before_step(self, inputs: Inputs, labels: Tensor, progress: float) -> None:
-        """Bring the gates that this batch reads up to date."""
+            kept = {name: value for name, value in state.items() if not name.startswith("gate.")}
+            save_checkpoint(self.folder / "rewind", {"network": kept})
         self.gate.temperature.fill_(self.schedule.temperature(progress))
-        self._inputs, self._labels, self._read = inputs, labels, []
+        self._inputs, self._labels, self._weights, self._read = inputs, labels, weights, []
         self.step += 1
         for ids in (inputs.ids, inputs.list_ids):
             self._refresh(ids.flatten())
@@ -147,12 +153,12 @@ class EvidenceGates:
         probabilities = torch.sigmoid(self._logits)  # (B,)
         residual = probabilities - self._labels
         weight = probabilities * (1.0 - probabilities)
+        if self._weights is not None:
+            residual, weight = residual * self._weights, weight * self._weights
         inputs, device = self._inputs, residual.device
         row = torch.arange(len(residual), device=device).unsqueeze(1).expand_as(inputs.ids)
         slots = torch.arange(inputs.ids.shape[1], device=device).expand_as(inputs.ids)
         vectors, gated = self._read[0]
-        if inputs.values is not None:
-            vectors = vectors * inputs.values.unsqueeze(-1)
         self._add(inputs.ids, vectors, gated, row, slots, residual, weight)
         lists = inputs.list_lengths.shape[1]
         if lists:
@@ -160,8 +166,8 @@ class EvidenceGates:
             self._add(inputs.list_ids, *self._read[1], row, inputs.list_slots % lists, residual, weight)
         self._read, self._logits = [], None
 
-    def end_epoch(self) -> dict[str, float]:
-        """Bring all gates up to date, once, for the look at valid."""
+    def before_look(self) -> dict[str, float]:
+        """Bring all gates up to date for the look at valid."""
         self._refresh(torch.arange(len(self.read), device=self.read.device))
         logits = self.gate.logits[1:, 0][self.values]
         return {
@@ -221,7 +227,11 @@ class EvidenceGates:
         self.sums[rows] = sums
         self.read[rows] = self.step
         logits = (self._evidence(sums) - self.price) * (self.rate / max(self.price, 1.0))
-        self.gate.logits.data[rows, 0] = logits.clamp(-1.0, 1.0)
+        logits = logits.clamp(-1.0, 1.0)
+        if self._rules:
+            ruled = self._ruled[rows].to(logits.dtype)
+            logits = torch.where(ruled == 0, logits, ruled)
+        self.gate.logits.data[rows, 0] = logits
 
     def _add(
         self,
@@ -239,15 +249,20 @@ class EvidenceGates:
             ids, row, slots: alike in shape: table row, row of the batch and field of each occurrence.
             vectors, gated: (..., W) embeddings of `ids` (times the number of a scaled field), and what the gate made
                 of them, with its gradient.
-            residual, weight: (B,) p - y and p (1 - p).
+            residual, weight: (B,) p - y and p (1 - p), times the weight of the row where rows have one.
         """
         assert gated.grad is not None
         flat, place = vectors.reshape(-1, vectors.shape[-1]), slots.flatten()
         fields = int(place.max()) + 1 if place.numel() else 0
-        totals = flat.new_zeros(fields, flat.shape[1]).index_add_(0, place, flat)
-        counts = torch.bincount(place, minlength=fields).clamp(min=1).unsqueeze(1)
+        if self._weights is None:
+            totals = flat.new_zeros(fields, flat.shape[1]).index_add_(0, place, flat)
+            counts = torch.bincount(place, minlength=fields).clamp(min=1).unsqueeze(1)
+        else:
+            mass = self._weights[row.flatten()].unsqueeze(1)
+            totals = flat.new_zeros(fields, flat.shape[1]).index_add_(0, place, flat * mass)
+            counts = mass.new_zeros(fields, 1).index_add_(0, place, mass).clamp(min=1e-12)
         apart = vectors - (totals / counts)[slots]
-        # The loss is a mean over the batch: times its size, the slope of one row's loss is (p - y) c.
+        # The loss is a mean over the batch: times its size, the slope of one row's (weighted) loss is (p - y) c.
         slope = (gated.grad * apart).sum(-1) * len(residual)
         delta = residual[row]
         contribution = slope / torch.where(delta == 0, 1.0, delta)

@@ -18,8 +18,9 @@ from ctr.dataset.store import MISSING, Dataset, Part
 from ctr.network.gates import SoftGate
 from ctr.network.network import Network
 from ctr.selection.evidence import EvidenceGates, Schedule
-from ctr.selection.referees import number_to_keep, top_values, value_features
-from ctr.training.fit import Epoch, Watcher, fit
+from ctr.selection.referees import number_to_keep, protected, top_values, value_features
+from ctr.training.fit import fit
+from ctr.training.looks import Look, Watcher
 
 _ROWS_AT_A_TIME = 1_000_000
 DEFAULT_PRICE = 2.5  # nats, that is z = 2.24: about one meaningless feature in forty gets past it
@@ -38,7 +39,7 @@ class Search:
     price: float
     rate: float
     network: Network
-    history: list[Epoch]
+    history: list[Look]
 
 
 def search(
@@ -61,10 +62,11 @@ def search(
         folder: for checkpoints; an interrupted search goes on from there.
 
     Returns:
-        Evidence, and the network with its weights rewound to the start of `settings.rewind_epoch`.
+        Evidence, and the network with its weights rewound to `settings.rewind_epoch`.
     """
     device = network.table.weight.device
     network.gate = SoftGate(len(network.table.weight)).to(device)
+    always, never = protected(dataset)
     schedule = Schedule(settings.epochs * len(train), len(train), settings.final_temperature)
     gates = EvidenceGates(
         network,
@@ -74,6 +76,8 @@ def search(
         rate=settings.gate_learning_rate,
         rewind_epoch=settings.rewind_epoch,
         folder=folder,
+        always=torch.from_numpy(always),
+        never=torch.from_numpy(never),
     )
     result = fit(
         network,

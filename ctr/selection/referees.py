@@ -17,18 +17,31 @@ def value_features(dataset: Dataset) -> Bools:
     return values
 
 
+def protected(dataset: Dataset) -> tuple[Bools, Bools]:
+    """(V,) the features that the schema says to keep always, and those that it says never to keep."""
+    always, never = np.zeros(dataset.features, np.bool_), np.zeros(dataset.features, np.bool_)
+    for info in dataset.fields:
+        own = slice(info.offset, info.offset + info.features)
+        always[own], never[own] = info.always, info.never
+    return always, never
+
+
 def top_values(dataset: Dataset, scores: Floats, count: int) -> Bools:
     """(V,) the `count` values of the highest score; of equal ones the more frequent, then the one of lower id.
 
+    Values that the schema keeps always count among them and come first; those that it never keeps are no candidates.
     Missing is kept where its score is at least that of the last value kept and some train row holds it. (Unknown is
     left to `FeatureSet.of`.)
     """
-    values = np.flatnonzero(value_features(dataset))
-    frequency = dataset.vocabulary["count"].to_numpy()
+    always, never = protected(dataset)
+    scores = np.where(always, np.inf, scores)
+    values = np.flatnonzero(value_features(dataset) & ~never)
+    count = max(count, int(always[values].sum()))
+    frequency = dataset.vocabulary["weighted_count"].to_numpy()
     order = np.lexsort((values, -frequency[values], -scores[values]))
     chosen = values[order[:count]]
     kept = (frequency > 0) & (scores >= (scores[chosen].min() if len(chosen) else np.inf))
-    kept[values] = False
+    kept[value_features(dataset)] = False
     kept[chosen] = True
     return kept
 
@@ -39,8 +52,8 @@ def number_to_keep(dataset: Dataset, ratio: float) -> int:
 
 
 def frequency(dataset: Dataset, count: int, seed: int) -> FeatureSet:
-    """The values seen most often in train."""
-    scores = dataset.vocabulary["count"].to_numpy().astype(np.float64)
+    """The values seen most often in train, by weight where rows have one."""
+    scores = dataset.vocabulary["weighted_count"].to_numpy()
     return FeatureSet.of(dataset, top_values(dataset, scores, count), scores, {"selector": "frequency"})
 
 

@@ -70,7 +70,7 @@ class Bundle:
         if [field.name for field in schema.fields] != [entry.name for entry in manifest.fields]:
             raise broken(folder, f'"{SCHEMA}" and "{MANIFEST}" name different fields')
         for field, entry in zip(schema.fields, manifest.fields, strict=True):
-            if field.scaled != (entry.scale is not None):
+            if (field.scaled or field.kind == "vector") != (entry.scale is not None):
                 raise broken(folder, f'"{MANIFEST}": field "{field.name}" and its scale do not fit')
         sides = {side_table_path(number) for number in range(len(schema.joins))}
         if sides != manifest.files.keys() - set(REQUIRED):

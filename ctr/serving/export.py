@@ -24,8 +24,9 @@ from ctr.dataset.feature_set import FeatureSet
 from ctr.dataset.inputs import located
 from ctr.dataset.preparation import Preparation, side_table_path
 from ctr.dataset.reading import Chunk, chunks, column_names
-from ctr.dataset.schema import FilesSplit, Join, Schema
-from ctr.dataset.store import Dataset
+from ctr.dataset.schema import Join, Schema
+from ctr.dataset.split_spec import FilesSplit
+from ctr.dataset.store import FIRST_VALUE, UNKNOWN, Dataset
 from ctr.errors import CtrError
 from ctr.network.network import Architecture, Network
 from ctr.serving import manifest as parts
@@ -49,6 +50,7 @@ def export_bundle(
     layout: Layout,
     feature_set: FeatureSet | None,
     metrics: Mapping[str, Any],
+    model: Mapping[str, Any],
     provenance: Mapping[str, Any],
 ) -> int:
     """Write a bundle; an earlier one in the same folder is replaced. It appears whole or not at all.
@@ -61,7 +63,8 @@ def export_bundle(
         architecture: what `build` needs for a network with these weights.
         layout: which row of the table each feature reads.
         feature_set: what was kept; None where everything was.
-        metrics: of this network, as JSON.
+        metrics: of the network that was evaluated, as JSON.
+        model: that network and this one, as `ctr.serving.manifest.ModelEntry`.
         provenance: where it comes from, as JSON.
 
     Returns:
@@ -73,22 +76,23 @@ def export_bundle(
     """
     _check(network, dataset, layout)
     network = network.eval()
-    vocabulary = dataset.vocabulary.with_columns(pl.Series("id", layout.table_rows, dtype=pl.Int32))
+    vocabulary = _compact_vocabulary(dataset, layout)
     with _raw_rows(dataset.schema, source) as (columns, sample):
         preparation = Preparation.from_dataset(dataset.folder, columns, layout.fields)
         raw = next(sample(preparation.raw_columns))
     entries = _field_entries(dataset, layout, columns)
     with _appearing(folder) as built:
         schema = _write_schema(built, dataset.schema, layout.fields, preparation.side_tables())
-        vocabulary.filter(pl.col("id") > 0).select(list(VOCABULARY_COLUMNS)).write_parquet(
+        vocabulary.select(list(VOCABULARY_COLUMNS)).write_parquet(
             built / parts.VOCABULARY, compression="zstd"
         )
         weights = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
         save_file(weights, built / parts.WEIGHTS)
         shutil.copymode(built / parts.VOCABULARY, built / parts.WEIGHTS)  # safetensors hides it from others
         # With the whole vocabulary and the network itself: another way than the one that the bundle will go.
-        encoder = Encoder(dataset.schema, dataset.manifest["fields"], vocabulary, layout.fields)
-        _write_golden(built, raw, preparation, encoder, network)
+        whole = dataset.vocabulary.with_columns(pl.Series("id", layout.table_rows, dtype=pl.Int32))
+        encoder = Encoder(dataset.schema, dataset.manifest["fields"], whole, layout.fields)
+        _write_golden(built, raw, preparation, encoder, network, dataset.schema.keep_rate)
         files = {path.relative_to(built).as_posix(): path for path in built.rglob("*") if path.is_file()}
         content = {
             "format_version": parts.FORMAT_VERSION,
@@ -99,7 +103,9 @@ def export_bundle(
             "architecture": asdict(architecture),
             "fields": entries,
             "columns": dataset.manifest["columns"],
+            "sampling": _sampling(dataset.schema),
             "metrics": dict(metrics),
+            "model": dict(model),
             "provenance": dict(provenance),
             "versions": {"ctr": ctr.__version__, **{name: version(name) for name in _PACKAGES}},
             "files": {name: parts.file_entry(files[name]).model_dump() for name in sorted(files)},
@@ -123,8 +129,33 @@ def _check(network: Network, dataset: Dataset, layout: Layout) -> None:
     for info in dataset.fields:
         rows = layout.table_rows[info.offset : info.offset + info.features]
         # A bundle cannot tell a dropped value from one that was never seen (see `FeatureSet.of`).
-        if rows[0] > 0 and (rows[2:] == 0).any():
+        if rows[0] > 0 and (rows[FIRST_VALUE:] == 0).any():
             raise CtrError(f'export: field "{info.name}" keeps its unknown but drops values')
+
+
+def _compact_vocabulary(dataset: Dataset, layout: Layout) -> pl.DataFrame:
+    """Field, role, value and table row of every feature that has a row of its own.
+
+    A dropped value that reads its field's unknown is simply not there, like a value that was never seen.
+    """
+    frame = dataset.vocabulary.with_columns(pl.Series("id", layout.table_rows, dtype=pl.Int32))
+    own = (pl.col("role") != "value") | ~pl.col("id").is_in(_unknown_rows(dataset, layout))
+    return frame.filter((pl.col("id") > 0) & own)
+
+
+def _unknown_rows(dataset: Dataset, layout: Layout) -> list[int]:
+    rows = (int(layout.table_rows[info.offset + UNKNOWN]) for info in dataset.fields)
+    return [row for row in rows if row > 0]
+
+
+def _sampling(schema: Schema) -> dict[str, Any] | None:
+    if schema.negative_keep_rate is None:
+        return None
+    return {
+        "negative_keep_rate": schema.keep_rate,
+        "correction": "p = q / (q + (1 - q) / negative_keep_rate)",
+        "applied_by": "scorer",
+    }
 
 
 def _everything(dataset: Dataset) -> FeatureSet:
@@ -142,14 +173,20 @@ def _raw_rows(schema: Schema, source: str | Path) -> Iterator[tuple[list[str], A
 
 
 def _write_golden(
-    built: Path, raw: Chunk, preparation: Preparation, encoder: Encoder, network: Network
+    built: Path,
+    raw: Chunk,
+    preparation: Preparation,
+    encoder: Encoder,
+    network: Network,
+    keep_rate: float,
 ) -> None:
     """The first raw rows with the network's probabilities; null where a row breaks the schema."""
     frame = raw.frame.head(_GOLDEN_ROWS)
     rows = raw.rows[: frame.height]
     prepared = preparation(Chunk(raw.file, frame, rows, raw.offset, raw.count, raw.bad, raw.fraction))
     encoded = encoder.encode(prepared.frame)
-    found = pl.Series(GOLDEN_PROBABILITY, probabilities(network, encoded_rows(encoded, encoder.fields)))
+    scores = probabilities(network, encoded_rows(encoded, encoder.fields), keep_rate)
+    found = pl.Series(GOLDEN_PROBABILITY, scores)
     bad = pl.Series(np.isin(rows + 1, prepared.bad["row"].to_numpy()))
     frame.with_columns(found.set(bad, None)).write_parquet(built / parts.GOLDEN, compression="zstd")
 
@@ -157,9 +194,11 @@ def _write_golden(
 def _write_schema(built: Path, schema: Schema, kept: Sequence[str], tables: Sequence[pl.DataFrame]) -> Schema:
     """The schema without what the kept fields do not need, and the side tables that they need.
 
-    Label and `where` stay, with what they are derived from, so that a bundle can be evaluated on other rows.
+    Label, `where`, weight and row id stay, with what they are derived from, so that a bundle can be evaluated on other
+    rows.
     """
-    needed = [*kept, *roots(schema.label), *(roots(schema.where) if schema.where else [])]
+    expressions = (schema.label, schema.where, schema.weight, schema.row_id)
+    needed = [*kept, *(root for text in expressions if text for root in roots(text))]
     for name in needed:  # grows while it is read
         if name in schema.derive:
             needed += [root for root in roots(schema.derive[name]) if root not in needed]
@@ -203,7 +242,7 @@ def _field_entries(dataset: Dataset, layout: Layout, columns: Sequence[str]) -> 
             fields=[entry["name"]],
             training=False,
         )
-        encoding = {key: entry[key] for key in ("name", "kind", "features", "scale", "edges")}
+        encoding = {key: entry[key] for key in ("name", "kind", "features", "shares", "scale", "edges")}
         entries.append({**encoding, "columns": alone.raw_columns})
     return entries
 

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from ctr.errors import CtrError, nearest
+from ctr.evaluation.sampling import unsampled
 from ctr.network.backbones import BACKBONES
 from ctr.network.embeddings import Inputs
 from ctr.network.network import Architecture, Network, build
@@ -25,12 +26,15 @@ class Forward:
     Args:
         architecture: the fields of an `Architecture`, as JSON has them.
         weights: every tensor by name.
+        keep_rate: share of the rows with label 0 that the log held; probabilities are those of the unsampled world.
 
     Raises:
         ValueError: no such architecture, or the weights are not those of it.
     """
 
-    def __init__(self, architecture: Mapping[str, Any], weights: Mapping[str, npt.NDArray[Any]]) -> None:
+    def __init__(
+        self, architecture: Mapping[str, Any], weights: Mapping[str, npt.NDArray[Any]], keep_rate: float = 1.0
+    ) -> None:
         found = read_architecture(architecture)
         tensors = {name: torch.from_numpy(array) for name, array in weights.items()}
         table = tensors.get(_TABLE)
@@ -50,21 +54,23 @@ class Forward:
             network.load_state_dict(tensors)
         except (RuntimeError, TypeError, CtrError) as error:
             raise ValueError(" ".join(str(error).split())) from None
-        self._network = network.eval()
+        self._network, self._keep_rate = network.eval(), keep_rate
 
     def __call__(self, rows: EncodedRows) -> npt.NDArray[np.float64]:
         """Click probabilities (B,)."""
-        return probabilities(self._network, rows)
+        return probabilities(self._network, rows, self._keep_rate)
 
 
 @torch.no_grad()
-def probabilities(network: Network, rows: EncodedRows) -> npt.NDArray[np.float64]:
-    """Click probabilities (B,) by a network in evaluation mode: the sigmoid, in float64, of float32 logits."""
+def probabilities(network: Network, rows: EncodedRows, keep_rate: float = 1.0) -> npt.NDArray[np.float64]:
+    """Click probabilities (B,) by a network in evaluation mode: the sigmoid, in float64, of float32 logits.
+
+    Where negatives were sampled the logits belong to the sampled log; see `ctr.evaluation.sampling`.
+    """
     device = network.table.weight.device
     arrays = (None if array is None else torch.from_numpy(array).to(device) for array in rows)
-    logits = network(Inputs(*arrays))  # type: ignore[arg-type]  # None is for `values` alone, here as there
-    found: npt.NDArray[np.float64] = torch.sigmoid(logits.double()).cpu().numpy()
-    return found
+    logits = network(Inputs(*arrays))  # type: ignore[arg-type]  # None is for `values` and `vectors`, here as there
+    return unsampled(logits.double().cpu().numpy(), keep_rate)
 
 
 def read_architecture(entry: Mapping[str, Any]) -> Architecture:

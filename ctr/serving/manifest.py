@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field as Key
 from pydantic import ValidationError
@@ -38,21 +38,58 @@ class ScaleEntry(Strict):
 
 
 class FieldEntry(Strict):
-    """A kept field: its encoding (as in a dataset's manifest), and the raw columns that it is made of."""
+    """A kept field: its encoding (as in a dataset's manifest), and the raw columns that it is made of.
+
+    A bias field needs none: at scoring it has the schema's `serve_value`.
+    """
 
     name: str
     kind: str
     features: int
+    shares: str | None
     scale: ScaleEntry | None
     edges: list[Finite] | None
     columns: list[str]
+
+
+class Sampling(Strict):
+    """The log held a share `negative_keep_rate` of the rows with label 0.
+
+    The network's own probabilities q are those of that log. `ctr score` and `Scorer` correct them, once:
+    p = q / (q + (1 - q) / negative_keep_rate); nobody after them must do it again.
+    """
+
+    negative_keep_rate: Annotated[float, Key(gt=0.0, le=1.0)]
+    correction: Literal["p = q / (q + (1 - q) / negative_keep_rate)"]
+    applied_by: Literal["scorer"]
+
+
+class TrainedModel(Strict):
+    """A model: what it was trained on, for how many steps, and the stretch of time that those rows cover.
+
+    metrics: on parts that it was not trained on; null where there is none left.
+    """
+
+    trained_on: list[Literal["train", "valid", "test"]]
+    steps: int
+    window: list[str | int | float] | None
+    metrics: dict[str, Any] | None
+
+
+class ModelEntry(Strict):
+    """The model that was evaluated and the one that the bundle holds: the same, unless it was refitted."""
+
+    refit: Literal["none", "valid", "all"]
+    evaluated: TrainedModel
+    shipped: TrainedModel
 
 
 class Manifest(Strict):
     """What `manifest.json` says.
 
     dataset, feature_set: digests; no feature set where all features were kept. features: counts of kept and all
-    vocabulary values, in all and per field. columns: the types of raw columns in expressions.
+    vocabulary values, in all and per field. columns: the types of raw columns in expressions. metrics: of the model
+    that was evaluated. model: which one that was, and which one the weights are.
     """
 
     format_version: int
@@ -63,7 +100,9 @@ class Manifest(Strict):
     architecture: dict[str, Any]
     fields: Annotated[list[FieldEntry], Key(min_length=1)]
     columns: dict[str, str]
+    sampling: Sampling | None
     metrics: dict[str, Any]
+    model: ModelEntry
     provenance: dict[str, Any]
     versions: dict[str, str]
     files: dict[str, FileEntry]

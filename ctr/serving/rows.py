@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from ctr.dataset.schema import FieldSpec
+from ctr.dataset.field_spec import FieldSpec
 
 
 class EncodedRows(NamedTuple):
     """What a network reads of some rows, as NumPy arrays; see `ctr.network.embeddings.Inputs`.
 
     ids: (B, S) int64. values: (B, S) float32, or None where no field is scaled. list_ids, list_slots: (L,) int64.
-    list_lengths: (B, M) float32.
+    list_lengths: (B, M) float32. vectors: (B, T) float32, or None where there are no vector fields.
     """
 
     ids: npt.NDArray[np.int64]
@@ -25,6 +25,7 @@ class EncodedRows(NamedTuple):
     list_ids: npt.NDArray[np.int64]
     list_slots: npt.NDArray[np.int64]
     list_lengths: npt.NDArray[np.float32]
+    vectors: npt.NDArray[np.float32] | None
 
 
 def encoded_rows(encoded: pl.DataFrame, fields: Sequence[FieldSpec]) -> EncodedRows:
@@ -50,4 +51,6 @@ def encoded_rows(encoded: pl.DataFrame, fields: Sequence[FieldSpec]) -> EncodedR
         lengths[:, number] = length
         list_ids.append(column.explode().to_numpy().astype(np.int64))
         slots.append(np.repeat(np.arange(encoded.height) * len(lists) + number, length))
-    return EncodedRows(ids, values, np.concatenate(list_ids), np.concatenate(slots), lengths)
+    numbers = [encoded[f"@vector:{field.name}"].to_numpy() for field in single if field.kind == "vector"]
+    vectors = np.hstack(numbers).astype(np.float32) if numbers else None
+    return EncodedRows(ids, values, np.concatenate(list_ids), np.concatenate(slots), lengths, vectors)

@@ -60,7 +60,8 @@ class Scorer:
         from ctr.serving.forward import Forward
 
         try:
-            self._forward = Forward(manifest.architecture, self.bundle.weights())
+            rate = manifest.sampling.negative_keep_rate if manifest.sampling else 1.0
+            self._forward = Forward(manifest.architecture, self.bundle.weights(), rate)
         except ValueError as error:
             raise broken(self.bundle.folder, f"architecture and weights do not fit: {error}") from None
         self._check_golden()

@@ -1,161 +1,64 @@
-"""The one training loop and the one prediction loop: baselines, searches and retrainings all run through them."""
+"""The one training loop: baselines, searches, retrainings and refits all run through it."""
 
+import math
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ctr.config import Training
 from ctr.dataset.batches import Batch, Batches
-from ctr.errors import ConfigError, CtrError
+from ctr.errors import CtrError
 from ctr.evaluation.metrics import measure
-from ctr.network.embeddings import Inputs
+from ctr.evaluation.sampling import row_weights
 from ctr.network.network import Network
 from ctr.training.checkpoint import damaged, load_checkpoint, save_checkpoint
+from ctr.training.looks import Companion, Look, Result, Watcher, look_points, look_rows
 from ctr.training.optimizers import LazyAdam, dense_parameters, table_parameters
+from ctr.training.predict import predict, to_inputs
 
+CHECKPOINT_SECONDS = 60.0  # inside an epoch; at its end there is always a checkpoint
 _LOSS_CHECK = 50  # steps between looks at the loss: a look per step would stall a GPU
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch came to. `seconds` include the look at valid, `rows_per_second` does not.
-
-    `extra` holds what a companion reports of itself, such as the share of open gates.
-    """
-
-    epoch: int
-    step: int
-    seconds: float
-    rows_per_second: float
-    train_logloss: float
-    valid_auc: float
-    valid_logloss: float
-    learning_rate: float
-    extra: dict[str, float] = field(default_factory=dict)
-
-    def flat(self) -> dict[str, float]:
-        """All numbers in one level."""
-        values = asdict(self)
-        extra: dict[str, float] = values.pop("extra")
-        return {**values, **extra}
-
-
-@dataclass(frozen=True)
-class Result:
-    """What `fit` returns; the network then holds the weights of `best_epoch` (of the last one with a companion)."""
-
-    history: list[Epoch]
-    best_epoch: int
-    steps: int
-
-
-class Companion(Protocol):
-    """Something that learns beside the weights, such as gates in the search stage."""
-
-    def start_epoch(self, number: int) -> None:
-        """Epoch `number`, from 0, is about to begin."""
-
-    def before_step(self, inputs: Inputs, labels: Tensor, progress: float) -> None:
-        """A batch is about to be read; `progress` runs from 0 to 1 over the training, whatever its steps."""
-
-    def after_backward(self) -> None:
-        """Gradients of the batch are there; the weights have not moved yet."""
-
-    def end_epoch(self) -> dict[str, float]:
-        """The epoch is over, valid comes next. Returns numbers worth recording."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed training needs."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` gave."""
-
-
-class Watcher(Protocol):
-    """Who wants to know how training goes: a progress bar, MLflow."""
-
-    def step(self, epoch: int, batch: int, batches: int, rows: int, loss: float) -> None:
-        """So many batches and rows of the epoch are done, at this mean loss."""
-
-    def epoch(self, record: Epoch) -> None:
-        """An epoch is done."""
-
-
-def pick_device(name: str) -> torch.device:
-    """`"auto"` is the GPU where there is one.
-
-    Raises:
-        ConfigError: the device is asked for by name and absent.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind, _, number = name.partition(":")
-    mps = torch.backends.mps.is_available()
-    count = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(mps)}[kind]
-    if int(number or 0) >= count:
-        raise ConfigError(f'training.device: "{name}" is not available here; use "auto" or "cpu"')
-    return torch.device(name)
-
-
-def to_inputs(batch: Batch, device: torch.device) -> Inputs:
-    """A batch's arrays as tensors on `device`."""
-
-    def tensor(array: npt.NDArray[Any]) -> Tensor:
-        return torch.from_numpy(array).to(device, non_blocking=True)
-
-    return Inputs(
-        ids=tensor(batch.ids),
-        values=None if batch.values is None else tensor(batch.values),
-        list_ids=tensor(batch.list_ids),
-        list_slots=tensor(batch.list_slots),
-        list_lengths=tensor(batch.list_lengths),
-    )
-
-
-@torch.no_grad()
-def predict(network: Network, batches: Batches) -> npt.NDArray[np.float64]:
-    """Click probabilities (N,) of all rows, in the order of the part.
-
-    Raises:
-        ValueError: the batches are shuffled.
-    """
-    if batches.seed is not None:
-        raise ValueError("predict: expected batches in the order of the part, found shuffled ones")
-    device = network.table.weight.device
-    was_training = network.training
-    network.eval()
-    logits = [network(to_inputs(batch, device)).cpu().double() for batch in batches.epoch()]
-    network.train(was_training)
-    return torch.sigmoid(torch.cat(logits)).numpy() if logits else np.zeros(0)
 
 
 def fit(
     network: Network,
     train: Batches,
-    valid: Batches,
+    valid: Batches | None,
     settings: Training,
     *,
     folder: Path,
     epochs: int | None = None,
+    steps: int | None = None,
+    rates: Sequence[tuple[int, float]] = (),
     companion: Companion | None = None,
     watcher: Watcher | None = None,
 ) -> Result:
     """Train `network` on `train`, watched on `valid`; goes on from the checkpoint in `folder` if there is one.
 
-    Without a companion training stops when AUC on valid has not improved for `settings.patience` epochs, and the
-    weights of the best epoch are restored. With one it runs all `epochs`: a search has to finish its annealing.
+    Valid is looked at `settings.eval_every` steps apart (ten times an epoch by default). Without a companion training
+    stops when AUC there has not improved for `settings.patience` epochs, and the weights of the best look are
+    restored. With one it runs all `epochs`: a search has to finish its annealing. Without valid it runs exactly `steps`
+    and keeps the last weights.
+
+    Args:
+        epochs: by default those of the settings.
+        steps: how long a training without valid is.
+        rates: (first step, learning rate) of each stretch of it.
 
     Raises:
         CtrError: the loss or a prediction became NaN or infinite (names the step), or the checkpoint is damaged.
     """
-    loop = _Loop(network, train, valid, settings, folder, epochs or settings.epochs, companion, watcher)
+    if (valid is None) != (steps is not None):
+        raise ValueError("fit: expected valid or steps, one of them")
+    total = (epochs or settings.epochs) * len(train) if steps is None else steps
+    loop = _Loop(network, train, valid, settings, folder, total, rates, companion, watcher)
     loop.resume()
     while not loop.finished:
         loop.run_epoch()
@@ -163,22 +66,26 @@ def fit(
 
 
 class _Loop:
-    """The state of one training: what a checkpoint holds, and what an epoch changes."""
+    """The state of one training: what a checkpoint holds, and what a step changes."""
 
     def __init__(
         self,
         network: Network,
         train: Batches,
-        valid: Batches,
+        valid: Batches | None,
         settings: Training,
         folder: Path,
-        epochs: int,
+        total: int,
+        rates: Sequence[tuple[int, float]],
         companion: Companion | None,
         watcher: Watcher | None,
     ) -> None:
-        self.network, self.train, self.valid, self.settings = network, train, valid, settings
-        self.folder, self.epochs, self.companion, self.watcher = folder, epochs, companion, watcher
+        self.network, self.train, self.settings = network, train, settings
+        self.folder, self.total, self.companion, self.watcher = folder, total, companion, watcher
         self.device = network.table.weight.device
+        self.points = look_points(len(train), settings.eval_every)
+        self.valid = None if valid is None else look_rows(valid, len(train.part), len(self.points))
+        self.rates = dict(rates)
         tables = table_parameters(network)
         gates = [] if network.gate is None else list(network.gate.parameters())
         self.tables = LazyAdam(tables, settings.learning_rate, weight_decay=settings.weight_decay)
@@ -189,75 +96,54 @@ class _Loop:
             if dense
             else None
         )
-        self.history: list[Epoch] = []
-        self.best_auc, self.best_epoch, self.stale = -1.0, 0, 0
+        self.history: list[Look] = []
+        self.step, self.best_step, self.best_auc = 0, 0, -1.0
+        self.stale = 0  # looks since the best one
+        self.best: dict[str, Tensor] | None = None  # its weights, as long as they are not on disk
+        self.since = _Since()
+        self.saved = time.monotonic()
 
     @property
     def finished(self) -> bool:
-        """All epochs done, or patience lost."""
-        stopped = self.companion is None and self.stale >= self.settings.patience
-        return stopped or len(self.history) >= self.epochs
+        """All steps done, or patience lost."""
+        patience = math.ceil(self.settings.patience * len(self.points) - 1e-9)
+        watched = self.companion is None and self.valid is not None
+        return self.step >= self.total or (watched and self.stale >= patience)
 
     @property
     def learning_rate(self) -> float:
         """The current one, after any plateau."""
         return float(self.tables.param_groups[0]["lr"])
 
+    @learning_rate.setter
+    def learning_rate(self, rate: float) -> None:
+        for optimizer in filter(None, (self.tables, self.dense)):
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+
     def run_epoch(self) -> None:
-        """One pass over train, a look at valid, a checkpoint."""
-        number = len(self.history)
-        if self.companion:
-            self.companion.start_epoch(number)
-        started = time.perf_counter()
-        loss = self._steps(number)
-        stepped = time.perf_counter() - started
-        self.tables.settle()
-        extra = self.companion.end_epoch() if self.companion else {}
-        probabilities = predict(self.network, self.valid)
-        if not np.isfinite(probabilities).all():
-            raise self._diverged("predictions", (number + 1) * len(self.train))
-        metrics = measure(self.valid.part.labels, probabilities)
-        record = Epoch(
-            epoch=number + 1,
-            step=(number + 1) * len(self.train),
-            seconds=time.perf_counter() - started,
-            rows_per_second=len(self.train.part) / stepped,
-            train_logloss=loss,
-            valid_auc=metrics.auc,
-            valid_logloss=metrics.logloss,
-            learning_rate=self.learning_rate,
-            extra=extra,
-        )
-        self.history.append(record)
-        self._judge(record)
-        save_checkpoint(self.folder / "last", self._state())
-        if self.watcher:
-            self.watcher.epoch(record)
-
-    def _steps(self, epoch: int) -> float:
+        """Train to the end of the epoch, or until patience is lost; a look at valid and a checkpoint now and then."""
+        epoch, start = divmod(self.step, len(self.train))
         self.network.train()
-        batches = len(self.train)
-        total, pending = 0.0, []
-        for number, batch in enumerate(self.train.epoch(epoch)):
-            inputs, labels = to_inputs(batch, self.device), torch.from_numpy(batch.labels).to(self.device)
-            if self.companion:
-                self.companion.before_step(
-                    inputs, labels, (epoch * batches + number) / (self.epochs * batches)
-                )
-            loss = self._step(inputs, labels)
-            pending.append(loss * len(batch))
-            if len(pending) == _LOSS_CHECK or number == batches - 1:
-                losses = torch.stack(pending)
-                self._check_finite(losses, epoch * batches + number + 1 - len(pending))
-                total += float(losses.sum())
-                pending = []
-                if self.watcher:
-                    rows = min((number + 1) * self.train.batch_size, len(self.train.part))
-                    self.watcher.step(epoch + 1, number + 1, batches, rows, total / rows)
-        return total / len(self.train.part)
+        self.since = _Since()
+        for number, batch in enumerate(self.train.epoch(epoch, start), start + 1):
+            self._train(batch)
+            due = number in self.points or self.step >= self.total
+            if due or self.since.batches % _LOSS_CHECK == 0:
+                self._check_loss(epoch, number)
+            if due:
+                self._look(epoch, number)
+                if self.finished:
+                    return
 
-    def _step(self, inputs: Inputs, labels: Tensor) -> Tensor:
-        loss = F.binary_cross_entropy_with_logits(self.network(inputs), labels)
+    def _train(self, batch: Batch) -> None:
+        inputs, labels = to_inputs(batch, self.device), torch.from_numpy(batch.labels).to(self.device)
+        weights = None if batch.weights is None else torch.from_numpy(batch.weights).to(self.device)
+        if self.step in self.rates:
+            self.learning_rate = self.rates[self.step]
+        if self.companion:
+            self.companion.before_step(inputs, labels, weights, self.step / self.total)
+        loss = F.binary_cross_entropy_with_logits(self.network(inputs), labels, weight=weights)
         for parameter in self.network.parameters():
             parameter.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
@@ -266,12 +152,16 @@ class _Loop:
         self.tables.step()
         if self.dense:
             self.dense.step()
-        return loss.detach()
+        self.step += 1
+        self.since.add(loss.detach() * len(batch), batch)
 
-    def _check_finite(self, losses: Tensor, first_step: int) -> None:
-        if not bool(torch.isfinite(losses).all()):
-            step = first_step + int(torch.isfinite(losses).logical_not().nonzero()[0]) + 1
-            raise self._diverged("loss", step)
+    def _check_loss(self, epoch: int, batch: int) -> None:
+        wrong = self.since.first_not_finite()
+        if wrong is not None:
+            raise self._diverged("loss", self.step - wrong)
+        if self.watcher:
+            since = self.since
+            self.watcher.step(epoch + 1, batch, len(self.train), since.rows, since.mean_loss)
 
     def _diverged(self, what: str, step: int) -> CtrError:
         return CtrError(
@@ -279,16 +169,61 @@ class _Loop:
             f"(now {self.learning_rate:g}), or scale wide numeric fields"
         )
 
-    def _judge(self, record: Epoch) -> None:
-        if record.valid_auc > self.best_auc:
-            self.best_auc, self.best_epoch, self.stale = record.valid_auc, record.epoch, 0
+    def _look(self, epoch: int, batch: int) -> None:
+        """See how good the weights are by now, keep the best, and save a checkpoint when it is time."""
+        since, rate = self.since, self.learning_rate
+        speed = since.rows / since.seconds
+        self.tables.settle()
+        extra = self.companion.before_look() if self.companion else {}
+        auc, logloss = self._judge() if self.valid is not None else (None, None)
+        record = Look(
+            epoch=epoch + 1,
+            step=self.step,
+            seconds=since.seconds,
+            rows_per_second=speed,
+            train_logloss=since.mean_loss,
+            valid_auc=auc,
+            valid_logloss=logloss,
+            learning_rate=rate,
+            extra=extra,
+            ends_epoch=batch == len(self.train),
+        )
+        self.history.append(record)
+        ends = record.ends_epoch
+        if ends and auc is not None and self.best_step <= self.step - batch:
+            self.learning_rate *= self.settings.plateau
+        self.since = _Since()
+        if ends or self.finished or time.monotonic() - self.saved > CHECKPOINT_SECONDS:
+            self._save()
+        if self.watcher:
+            self.watcher.look(record)
+
+    def _judge(self) -> tuple[float, float]:
+        """AUC and log loss on valid; the weights are kept where no look was better."""
+        assert self.valid is not None
+        probabilities = predict(self.network, self.valid)
+        if not np.isfinite(probabilities).all():
+            raise self._diverged("predictions", self.step)
+        part = self.valid.part
+        found = measure(part.labels, probabilities, row_weights(part.labels, part.weights, part.keep_rate))
+        if found.auc > self.best_auc:
+            self.best_auc, self.best_step, self.stale = found.auc, self.step, 0
             if self.companion is None:
-                save_checkpoint(self.folder / "best", {"network": self.network.state_dict()})
-            return
-        self.stale += 1
-        for optimizer in filter(None, (self.tables, self.dense)):
-            for group in optimizer.param_groups:
-                group["lr"] *= self.settings.plateau
+                state = self.network.state_dict()
+                self.best = {name: tensor.detach().clone() for name, tensor in state.items()}
+        else:
+            self.stale += 1
+        return found.auc, found.logloss
+
+    def _save(self) -> None:
+        """Write the best weights, where they are new, and then the state that a resumed training takes up."""
+        if self.valid is None and self.finished:
+            self.best = self.network.state_dict()
+        if self.best is not None:
+            save_checkpoint(self.folder / "best", {"network": self.best})
+            self.best = None
+        save_checkpoint(self.folder / "last", self._state())
+        self.saved = time.monotonic()
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -297,13 +232,13 @@ class _Loop:
             "dense": self.dense.state_dict() if self.dense else None,
             "companion": self.companion.state_dict() if self.companion else None,
             "history": [asdict(record) for record in self.history],
-            "best": [self.best_auc, self.best_epoch, self.stale],
+            "progress": [self.step, self.best_step, self.best_auc, self.stale],
             "random": torch.get_rng_state(),
             "cuda_random": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
         }
 
     def resume(self) -> None:
-        """Take up the state of the last finished epoch, if there is one."""
+        """Take up the last state that was saved, if there is one."""
         state = load_checkpoint(self.folder / "last", self.device)
         if state is None:
             return
@@ -319,8 +254,8 @@ class _Loop:
             self.dense.load_state_dict(_numbered(state["dense"]))
         if self.companion:
             self.companion.load_state_dict(state["companion"])
-        self.history = [Epoch(**record) for record in state["history"]]
-        self.best_auc, self.best_epoch, self.stale = state["best"]
+        self.history = [Look(**record) for record in state["history"]]
+        self.step, self.best_step, self.best_auc, self.stale = state["progress"]
         torch.set_rng_state(state["random"].cpu())
         if state["cuda_random"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda_random"].cpu(), self.device)
@@ -334,8 +269,45 @@ class _Loop:
                     f'checkpoint "{self.folder / "best"}" is missing; use --force to start the run again'
                 )
             self.network.load_state_dict(best["network"])
-        last = self.history[-1]
-        return Result(self.history, self.best_epoch if self.companion is None else last.epoch, last.step)
+        watched = self.companion is None and self.valid is not None
+        step = self.best_step if watched else self.step
+        return Result(self.history, step, -(-step // len(self.train)), self.step)
+
+
+class _Since:
+    """What was trained on since the last look. Losses stay on the device until someone asks."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self._pending: list[Tensor] = []
+        self._loss, self._weight = 0.0, 0.0
+        self.rows, self.batches = 0, 0
+
+    def add(self, loss: Tensor, batch: Batch) -> None:
+        """Take in the summed loss of a batch."""
+        self._pending.append(loss)
+        self._weight += len(batch) if batch.weights is None else float(batch.weights.sum())
+        self.rows += len(batch)
+        self.batches += 1
+
+    def first_not_finite(self) -> int | None:
+        """How many batches before the last one a loss was not finite; None where all are. Settles what is pending."""
+        losses, self._pending = torch.stack(self._pending), []
+        finite = torch.isfinite(losses)
+        if not bool(finite.all()):
+            return len(losses) - 1 - int(finite.logical_not().nonzero()[0])
+        self._loss += float(losses.sum())
+        return None
+
+    @property
+    def mean_loss(self) -> float:
+        """Per unit of weight, over what is settled."""
+        return self._loss / self._weight if self._weight else 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Since the last look."""
+        return time.perf_counter() - self._started
 
 
 def _numbered(state: dict[str, Any]) -> dict[str, Any]:

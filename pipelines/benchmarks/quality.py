@@ -19,7 +19,8 @@ import numpy as np
 
 from ctr.config import Config, load_config
 from ctr.dataset.ingest import ingest
-from ctr.dataset.schema import RandomSplit, load_schema
+from ctr.dataset.schema import load_schema
+from ctr.dataset.split_spec import RandomSplit
 from ctr.dataset.store import Dataset, Part
 from ctr.evaluation.metrics import measure
 from ctr.jobs.train import load_report, train

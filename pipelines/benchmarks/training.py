@@ -109,7 +109,7 @@ def _step(network: Network, gates: EvidenceGates | None = None) -> Step:
 
     def step(inputs: Inputs, labels: torch.Tensor) -> None:
         if gates:
-            gates.before_step(inputs, labels, 0.5)
+            gates.before_step(inputs, labels, None, 0.5)
         for parameter in network.parameters():
             parameter.grad = None
         F.binary_cross_entropy_with_logits(network(inputs), labels).backward()  # type: ignore[no-untyped-call]

@@ -77,7 +77,7 @@ def test_scales_by_hand_and_a_constant_field_is_not_divided_by_zero():
 def test_running_statistics_equal_those_of_all_rows(chunks):
     running = Statistics()
     for chunk in chunks:
-        running.add(np.array(chunk), 0)
+        running.add(np.array(chunk, float), None)
     together = np.array([value for chunk in chunks for value in chunk])
     assert running.count == len(together)
     if len(together):

@@ -42,7 +42,7 @@ def some(dataset):
 
 
 def test_features_stand_by_global_id_with_what_the_vocabulary_says_of_them(dataset, some):
-    assert some.features.columns == ["field", "role", "value", "id", "count", "gate", "kept"]
+    assert some.features.columns == [*dataset.vocabulary.columns, "gate", "kept"]
     assert some.features.drop("gate", "kept").equals(dataset.vocabulary)
     assert some.features["field"].unique(maintain_order=True).to_list() == ["tags", "user", "price"]
 
@@ -85,7 +85,12 @@ def test_a_number_has_no_unknown_to_keep(dataset):
 
 
 def test_the_provenance_names_the_dataset(dataset, some):
-    assert some.provenance == {"dataset": dataset.digest, "selector": "optfs", "price": 2.5}
+    assert some.provenance == {
+        "dataset": dataset.digest,
+        "dropped_reads": "zero",
+        "selector": "optfs",
+        "price": 2.5,
+    }
 
 
 def test_the_digest_changes_with_kept_features_and_with_nothing_else(dataset, some):

@@ -85,10 +85,10 @@ def test_counts_come_from_train_rows_alone(write, run, rows_of):
         split={"by": "time", "column": "time", "valid": 8, "test": 12},
     )
     assert vocabulary_of(folder, "user").rows() == [
-        ("unknown", None, 0, 0),
-        ("missing", None, 1, 0),
-        ("value", "b", 2, 5),
-        ("value", "a", 3, 3),
+        ("unknown", None, 0, 0, 0.0),
+        ("missing", None, 1, 0, 0.0),
+        ("value", "b", 2, 5, 5.0),
+        ("value", "a", 3, 3, 3.0),
     ]
     assert rows_of(folder, "valid")["user"].to_list() == [0, 0, 0, 0]
 
@@ -100,7 +100,7 @@ def test_rare_values_become_unknown(write, run):
         fields=[{"name": "user", "min_count": 2}],
         split={"by": "time", "column": "time", "valid": 0.2, "test": 0.2},
     )
-    assert vocabulary_of(folder, "user").row(0) == ("unknown", None, 0, 1)
+    assert vocabulary_of(folder, "user").row(0) == ("unknown", None, 0, 1, 1.0)
 
 
 @pytest.mark.parametrize("format", ["csv", "tsv", "csv.gz", "parquet", "ndjson"])

@@ -6,9 +6,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctr.dataset.schema import HashSplit, RandomSplit, TimeSplit
 from ctr.dataset.split_keys import HashKey, TimeKey, mixed
-from ctr.dataset.splitting import GAP, IMMATURE, TEST, TRAIN, VALID, Cuts, by_share, random_parts, time_cuts
+from ctr.dataset.split_spec import HashSplit, RandomSplit, TimeSplit
+from ctr.dataset.splitting import (
+    AFTER,
+    GAP,
+    IMMATURE,
+    TEST,
+    TRAIN,
+    VALID,
+    Cuts,
+    by_share,
+    random_parts,
+    time_cuts,
+)
 from ctr.errors import ConfigError, DataError
 
 HOUR, DAY = 3_600_000_000, 86_400_000_000
@@ -205,3 +216,30 @@ def test_parts_that_cannot_be_separate_are_refused(keys):
     key, batches = time_key(values, **keys)
     with pytest.raises(DataError, match=r'need three separate stretches of "t"'):
         time_cuts(batches, key)
+
+
+def test_rows_from_the_as_of_date_on_are_left_out_and_labels_mature_until_then():
+    times = [f"2024-01-01T{hour:02d}:00" for hour in range(24)]
+    key, batches = time_key(times, valid="4h", test="4h", label_matures_after="2h")
+    cuts = time_cuts(batches, key, as_of="2024-01-01T20:00")
+    parts = cuts.parts(np.concatenate(list(batches())))
+    # Labels of rows until 18:00 have had their two hours at 20:00.
+    assert parts.tolist() == [TRAIN] * 11 + [VALID] * 4 + [TEST] * 4 + [IMMATURE] * 1 + [AFTER] * 4
+
+
+def test_an_as_of_date_cuts_numbers_as_well():
+    key, batches = time_key(list(range(20)), valid=0.25, test=0.25)
+    parts = time_cuts(batches, key, as_of=16).parts(np.concatenate(list(batches())))
+    assert parts.tolist() == [TRAIN] * 8 + [VALID] * 4 + [TEST] * 4 + [AFTER] * 4
+
+
+def test_an_as_of_date_before_all_rows_is_refused():
+    key, batches = time_key(["2024-01-02", "2024-01-03", "2024-01-04"])
+    with pytest.raises(ConfigError, match=r'data.as_of = "2023-05-01" leaves no row.*2024-01-02'):
+        time_cuts(batches, key, as_of="2023-05-01")
+
+
+def test_an_as_of_date_for_numbers_must_be_a_number():
+    key, batches = time_key(list(range(20)))
+    with pytest.raises(ConfigError, match='"2023-05-01" is a date'):
+        time_cuts(batches, key, as_of="2023-05-01")

@@ -118,8 +118,8 @@ def test_a_full_disk_leaves_no_half_written_arrays(folder, monkeypatch):
 def test_two_processes_may_lay_the_same_part_out_at_the_same_time(folder, monkeypatch):
     original = store.write_arrays
 
-    def second_is_slower(scratch, *rest):
-        original(scratch, *rest)
+    def second_is_slower(scratch, *rest, **keys):
+        original(scratch, *rest, **keys)
         shutil.copytree(scratch, scratch.parent / "valid")
 
     monkeypatch.setattr(store, "write_arrays", second_is_slower)

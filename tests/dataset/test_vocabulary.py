@@ -34,9 +34,9 @@ def test_rare_values_are_unknown_and_nulls_missing():
 
 def test_a_scaled_field_has_three_features():
     assert scaled_vocabulary("x", 9, 1).rows() == [
-        ("x", "unknown", None, 0, 0),
-        ("x", "missing", None, 1, 1),
-        ("x", "value", None, 2, 9),
+        ("x", "unknown", None, 0, 0, 0.0),
+        ("x", "missing", None, 1, 1, 1.0),
+        ("x", "value", None, 2, 9, 9.0),
     ]
 
 

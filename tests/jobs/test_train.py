@@ -138,7 +138,7 @@ def configure(log, tmp_path):
             },
             "embedding": {"dim": 4},
             "backbone": {"kind": "deepfm", "hidden": [8]},
-            "selector": {"epochs": 2, "referees": []},
+            "selector": {"epochs": 2, "referees": [], "compare_dropped_reads": False},
             "training": {"batch_size": 128, "epochs": 3, "learning_rate": 1e-2, "threads": 1},
             "tracking": {"uri": "off"},
             "output": {"folder": str(tmp_path / "runs")},

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ctr.network.backbones import BACKBONES
-from ctr.network.embeddings import Inputs, Table, pool_lists
+from ctr.network.embeddings import Inputs, Projections, Table, pool_lists
 from ctr.network.gates import START, HardGate, SoftGate
 from ctr.network.network import Architecture, Network, build
 
@@ -76,15 +76,44 @@ def test_fields_become_the_vectors_that_nested_loops_make(values):
 def test_pooling_equals_nested_loops_and_an_empty_list_is_zero():
     rows = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 0.0]])
     lengths = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
-    pooled = pool_lists(rows, torch.tensor([0, 0, 3]), lengths)
+    pooled = pool_lists(rows, torch.tensor([0, 0, 3]), lengths, ("mean", "mean"))
     assert pooled.tolist() == [[[2.0, 3.0], [0.0, 0.0]], [[0.0, 0.0], [5.0, 0.0]]]
+
+
+@pytest.mark.parametrize(
+    ("pooling", "expected"),
+    [("mean", [2.0, -3.0]), ("sum", [4.0, -6.0]), ("max", [3.0, -2.0])],
+)
+def test_a_list_is_averaged_added_or_reduced_to_its_maximum(pooling, expected):
+    rows = torch.tensor([[1.0, -2.0], [3.0, -4.0], [7.0, 7.0]])
+    lengths = torch.tensor([[2.0, 1.0]])
+    pooled = pool_lists(rows, torch.tensor([0, 0, 1]), lengths, (pooling, "mean"))
+    assert pooled.tolist() == [[expected, [7.0, 7.0]]]
+
+
+def test_the_maximum_of_a_list_passes_its_gradient_to_the_largest_row():
+    rows = torch.tensor([[1.0], [3.0]], requires_grad=True)
+    pool_lists(rows, torch.tensor([0, 0]), torch.tensor([[2.0]]), ("max",)).sum().backward()
+    assert rows.grad.tolist() == [[0.0], [1.0]]
+
+
+def test_a_vector_is_projected_onto_its_slot_and_nothing_is_added_to_a_dropped_or_missing_one():
+    projections = Projections(((1, 2),), width=3, linear=1, scale=1.0)
+    assert projections.weights[0][:, -1].tolist() == [0.0, 0.0]
+    projections.weights[0].data = torch.tensor([[1.0, 0.0, 2.0], [0.0, 1.0, 3.0]])
+    single = torch.ones(3, 2, 3)
+    vectors = torch.tensor([[1.0, 2.0], [5.0, 5.0], [0.0, 0.0]])
+    ids = torch.tensor([[4, 2], [4, 0], [4, 1]])  # present, dropped, missing
+    found = projections(single, vectors, ids)
+    assert found[:, 0].tolist() == [[1.0] * 3] * 3
+    assert found[:, 1].tolist() == [[2.0, 3.0, 9.0], [1.0] * 3, [1.0] * 3]
 
 
 def test_a_dropped_value_counts_in_the_mean_of_its_list():
     table = Table(3, 1)
     table.weight.data = torch.tensor([[0.0], [4.0], [8.0]])
     pooled = pool_lists(
-        table(torch.tensor([1, 0, 2, 0])), torch.zeros(4, dtype=torch.long), torch.tensor([[4.0]])
+        table(torch.tensor([1, 0, 2, 0])), torch.zeros(4, dtype=torch.long), torch.tensor([[4.0]]), ("mean",)
     )
     assert pooled.item() == 3.0
 
@@ -141,7 +170,8 @@ def test_a_forward_pass_changes_nothing(backbone, norm):
     assert torch.equal(first, second)
     assert torch.equal(torch.get_rng_state(), random)
     assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
-    assert all(torch.equal(old, new) for old, new in zip(before, given, strict=True))
+    pairs = zip(before, given, strict=True)
+    assert all(torch.equal(old, new) for old, new in pairs if old is not None)
     assert {name: set(vars(module)) for name, module in network.named_modules()} == attributes
 
 

@@ -10,73 +10,73 @@ import torch
 STEP = 1e-6  # of a gate, for central differences; so small that no ReLU is crossed
 
 
-def row_logit(network, occurrences, factors, slots, moved=None, by=None):
-    """The logit of one row, from its occurrences (slot, table row, number): `factors` are their gates.
+def rows_of(network, inputs):
+    """Per row of a batch its occurrences: (slot, table row, the vector that the gate is given)."""
+    single, lists = inputs.ids.shape[1], inputs.list_lengths.shape[1]
+    table = network.table.weight.detach()
+    found = []
+    for row in range(len(inputs.ids)):
+        occurrences = []
+        for slot in range(single):
+            feature = int(inputs.ids[row, slot])
+            vector = table[feature] * (1.0 if inputs.values is None else float(inputs.values[row, slot]))
+            start = 0
+            for (at, size), weight in zip(network.vectors, network.projections, strict=True):
+                if at == slot and feature > 0:
+                    vector = vector + inputs.vectors[row, start : start + size].double() @ weight
+                start += size
+            occurrences.append((slot, feature, vector))
+        for place, feature in zip(inputs.list_slots.tolist(), inputs.list_ids.tolist(), strict=True):
+            if place // lists == row:
+                occurrences.append((single + place % lists, feature, table[feature]))
+        found.append(occurrences)
+    return found
 
-    What occurrence `moved` adds to its field's vector is moved by `by`.
+
+def row_logit(network, occurrences, factors, slots, moved=None, by=None):
+    """The logit of one row, from its occurrences: `factors` are their gates.
+
+    What the gate makes of occurrence `moved` is moved by `by`, before its list is pooled.
     """
-    width = network.table.weight.shape[1]
-    vectors = torch.zeros(1, slots, width, dtype=torch.float64)
-    for place, ((slot, feature, number), factor) in enumerate(zip(occurrences, factors, strict=True)):
-        vectors[0, slot] += factor * number * network.table.weight[feature].detach()
-        if place == moved:
-            vectors[0, slot] += by
+    parts = [[] for _ in range(slots)]
+    for place, ((slot, _, vector), factor) in enumerate(zip(occurrences, factors, strict=True)):
+        parts[slot].append(factor * vector + (by if place == moved else 0.0))
+    single = slots - len(network.pooling)
+    pooled = []
+    for slot, gated in enumerate(parts):
+        word = "sum" if slot < single else network.pooling[slot - single]
+        stack = torch.stack(gated)
+        pooled.append({"mean": stack.mean(0), "sum": stack.sum(0), "max": stack.max(0).values}[word])
+    vectors = torch.stack(pooled).unsqueeze(0)
     if not network.linear:
         return float(network.backbone(vectors).detach())
     first_order = float(vectors[0, :, -1].sum()) + float(network.bias)
     return first_order + float(network.backbone(vectors[..., :-1]).detach())
 
 
-def rows_of(inputs):
-    """Per row of a batch its occurrences: (slot, table row, number); a list's values share 1 among them."""
-    single, lists = inputs.ids.shape[1], inputs.list_lengths.shape[1]
-    found = []
-    for row in range(len(inputs.ids)):
-        occurrences = [
-            (
-                slot,
-                int(inputs.ids[row, slot]),
-                1.0 if inputs.values is None else float(inputs.values[row, slot]),
-            )
-            for slot in range(single)
-        ]
-        for place, feature in zip(inputs.list_slots.tolist(), inputs.list_ids.tolist(), strict=True):
-            if place // lists == row:
-                length = float(inputs.list_lengths[row, place % lists])
-                occurrences.append((single + place % lists, feature, 1.0 / length))
-        found.append(occurrences)
-    return found
+def mean_vectors(network, inputs, weights):
+    """The mean vector of each field over all its occurrences in a batch, each with the weight of its row."""
+    sums = {}
+    for occurrences, weight in zip(rows_of(network, inputs), weights, strict=True):
+        for slot, _, vector in occurrences:
+            total, mass = sums.get(slot, (0.0, 0.0))
+            sums[slot] = total + weight * vector, mass + weight
+    return {slot: total / mass for slot, (total, mass) in sums.items()}
 
 
-def seen(network, inputs, slot, feature, number):
-    """An occurrence's vector before any averaging: times the number of a scaled field, whole for a list's value."""
-    vector = network.table.weight[feature].detach()
-    return number * vector if slot < inputs.ids.shape[1] else vector
-
-
-def mean_vectors(network, inputs):
-    """The mean embedding of each field over all its occurrences in a batch."""
-    found = {}
-    for occurrences in rows_of(inputs):
-        for slot, feature, number in occurrences:
-            found.setdefault(slot, []).append(seen(network, inputs, slot, feature, number))
-    return {slot: sum(vectors) / len(vectors) for slot, vectors in found.items()}
-
-
-def contributions(network, inputs, gate):
+def contributions(network, inputs, gate, weights=None):
     """Per row a list of (slot, table row, contribution) and the logit; `gate[feature]` are the factors.
 
     The contribution is the slope of the logit as the occurrence's vector moves away from its field's mean vector.
     """
-    means = mean_vectors(network, inputs)
+    means = mean_vectors(network, inputs, weights or [1.0] * len(inputs.ids))
     slots = inputs.ids.shape[1] + inputs.list_lengths.shape[1]
     found = []
-    for occurrences in rows_of(inputs):
+    for occurrences in rows_of(network, inputs):
         factors = [gate[feature] for _, feature, _ in occurrences]
         entries = []
-        for place, (slot, feature, number) in enumerate(occurrences):
-            apart = STEP * (seen(network, inputs, slot, feature, number) - means[slot])
-            apart = apart if slot < inputs.ids.shape[1] else number * apart
+        for place, (slot, feature, vector) in enumerate(occurrences):
+            apart = STEP * (vector - means[slot])
             above = row_logit(network, occurrences, factors, slots, place, apart)
             below = row_logit(network, occurrences, factors, slots, place, -apart)
             entries.append((slot, feature, (above - below) / (2 * STEP)))
@@ -108,8 +108,8 @@ class DenseGates:
             for e in self.evidence()
         ]
 
-    def step(self, network, inputs, labels):
-        """One batch; `network` in float64, without a gate."""
+    def step(self, network, inputs, labels, weights=None):
+        """One batch; `network` in float64, without a gate; `weights` of its rows."""
         temperature = self.final_temperature ** (self.step_number / self.steps)
         self.step_number += 1
         for row in range(len(self.slope)):
@@ -119,12 +119,14 @@ class DenseGates:
             (1 + math.exp(-0.5)) / (1 + math.exp(-max(-700.0, min(700.0, temperature * logit))))
             for logit in self.logits()
         ]
-        rows = contributions(network, inputs, gate)
+        weights = [1.0] * len(labels) if weights is None else weights.tolist()
+        rows = contributions(network, inputs, gate, weights)
         scale = self.steps_per_epoch / self.window
-        for (entries, logit), label in zip(rows, labels.tolist(), strict=True):
+        for (entries, logit), label, weight in zip(rows, labels.tolist(), weights, strict=True):
             probability = 1 / (1 + math.exp(-logit))
             for _, feature, c in entries:
-                curvature = probability * (1 - probability) * c * c
+                curvature = weight * probability * (1 - probability) * c * c
+                slope = weight * c * (probability - label)
                 self.curvature[feature] += scale * curvature
-                self.slope[feature] += scale * (c * (probability - label) + curvature * (1 - gate[feature]))
+                self.slope[feature] += scale * (slope + curvature * (1 - gate[feature]))
         return gate

@@ -17,7 +17,7 @@ from ctr.dataset.store import Dataset
 from ctr.network.network import Architecture, Network, build
 from ctr.selection import optfs
 from ctr.settings import check
-from ctr.training.fit import Epoch
+from ctr.training.looks import Look
 
 SPLIT = {"by": "random", "seed": 1, "valid": 0.15, "test": 0.15}
 
@@ -57,6 +57,9 @@ def mixed_log(rows: int = 600) -> pl.DataFrame:
             "item": [f"i{n}" for n in item],
             "words": ["|".join(entry) for entry in words],
             "day": [f"d{n}" for n in draw.integers(0, 3, rows)],
+            "seen": [[f"i{n}" for n in draw.integers(0, 6, size)] for size in draw.integers(0, 4, rows)],
+            "picture": [draw.normal(size=3).tolist() if n % 5 else None for n in range(rows)],
+            "before": [f"i{n}" for n in draw.integers(0, 7, rows)],
         }
     )
 
@@ -67,8 +70,11 @@ MIXED_FIELDS = [
     {"name": "user", "kind": "categorical"},
     {"name": "price", "kind": "numeric", "transform": "standard"},
     {"name": "item", "kind": "categorical"},
-    {"name": "words", "kind": "list", "separator": "|", "min_count": 2},
+    {"name": "words", "kind": "list", "separator": "|", "min_count": 2, "pooling": "sum"},
     {"name": "day", "kind": "categorical"},
+    {"name": "seen", "kind": "list", "shares": "item", "pooling": "max"},
+    {"name": "picture", "kind": "vector", "size": 3},
+    {"name": "before", "shares": "item"},
 ]
 
 
@@ -110,6 +116,7 @@ def make_network():
         torch.manual_seed(seed)
         layout = Layout(dataset)
         settings = {"dim": 4, "hidden": (8,), "init_scale": 0.5, **keys}
+        settings |= {"pooling": layout.pooling, "vectors": layout.vectors}
         network = build(
             Architecture(rows=layout.rows, fields=len(layout.fields), backbone=backbone, **settings)
         )
@@ -126,7 +133,7 @@ class Found(NamedTuple):
 
     feature_set: FeatureSet
     network: Network
-    history: list[Epoch]
+    history: list[Look]
     evidence: np.ndarray
 
 
@@ -157,6 +164,8 @@ def run_search(tmp_path):
                 hidden=(16,),
                 backbone=backbone,
                 norm=norm,
+                pooling=layout.pooling,
+                vectors=layout.vectors,
             )
         )
         found = optfs.search(

@@ -1,5 +1,7 @@
 """Hard-gated equals compacted, logit by logit, for every backbone and any feature set."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from ctr.network.gates import HardGate
 from ctr.network.network import Architecture, build
 from ctr.selection.compaction import compact_architecture, compact_layout, compact_network
 from ctr.selection.referees import value_features
-from ctr.training.fit import to_inputs
+from ctr.training.predict import to_inputs
 
 EACH = pytest.mark.parametrize("backbone", BACKBONES)
 CPU = torch.device("cpu")
@@ -103,17 +105,21 @@ def test_fields_without_a_kept_feature_leave_layout_and_backbone(backbone, mixed
             kept[info.offset : info.offset + info.features] = False
     feature_set = FeatureSet.of(mixed, kept, kept.astype(float), {})
     layout = compact_layout(mixed, feature_set)
-    assert layout.fields == ["item", "day", "words"]
+    assert layout.fields == ["item", "day", "picture", "before", "words", "seen"]
     assert not layout.scaled
+    assert layout.pooling == ("sum", "max")
+    assert layout.vectors == ((2, 3),)
     compact = compact_network(make_network(mixed, backbone), mixed, feature_set)
-    assert compact.backbone.fields == 3
+    assert compact.backbone.fields == 6
 
 
 @EACH
 def test_the_compact_architecture_builds_what_compaction_gives(backbone, mixed):
     for seed in range(4):
         feature_set = random_set(mixed, seed)
+        whole = Layout(mixed)
         full = Architecture(mixed.features + 1, len(mixed.fields), 4, backbone, (8,), norm="batch")
+        full = replace(full, pooling=whole.pooling, vectors=whole.vectors)
         layout = compact_layout(mixed, feature_set)
         compact = compact_network(build(full), mixed, feature_set)
         rebuilt = build(compact_architecture(full, layout))
@@ -137,8 +143,8 @@ def test_keeping_everything_changes_nothing_but_the_unknown_of_numbers(mixed, ma
     kept = np.ones(mixed.features, bool)
     feature_set = FeatureSet.of(mixed, kept, kept.astype(float), {})
     dropped = np.flatnonzero(~feature_set.kept)
-    price = next(info for info in mixed.fields if info.name == "price")
-    assert dropped.tolist() == [price.offset]  # a number is never unknown: its row is never read
+    numbers = [info.offset for info in mixed.fields if info.name in ("price", "picture")]
+    assert dropped.tolist() == numbers  # a number is never unknown: its row is never read
     network = make_network(mixed).eval()
     found = logits_of(
         compact_network(network, mixed, feature_set), mixed, compact_layout(mixed, feature_set), "valid"
@@ -149,3 +155,34 @@ def test_keeping_everything_changes_nothing_but_the_unknown_of_numbers(mixed, ma
 def test_a_feature_set_without_features_cannot_be_made(mixed):
     with pytest.raises(CtrError, match="dropped every feature"):
         FeatureSet.of(mixed, ~value_features(mixed) & False, np.zeros(mixed.features), {})
+
+
+@EACH
+def test_dropped_values_that_read_unknown_have_its_row(backbone, mixed, make_network):
+    for seed in range(4):
+        network = make_network(mixed, backbone, seed).eval()
+        feature_set = random_set(mixed, seed).reading(mixed, "unknown")
+        layout = compact_layout(mixed, feature_set)
+        # By hand: the same ids, with each dropped value of a field that keeps any replaced by the field's unknown.
+        rows = np.arange(1, mixed.features + 1)
+        for info in mixed.fields:
+            own = slice(info.offset, info.offset + info.features)
+            kept = feature_set.kept[own]
+            assert kept[0] == (kept[2:].any() and not info.scaled and not info.size)
+            dropped = ~kept
+            rows[own] = np.where(dropped, info.offset + 1 if kept[0] else 0, rows[own])
+            if not kept[1]:
+                rows[info.offset + 1] = 0
+        expected = logits_of(network, mixed, Layout(mixed, rows))
+        found = logits_of(compact_network(network, mixed, feature_set), mixed, layout)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_reading_unknown_and_back_again_keeps_the_same_values(mixed):
+    feature_set = random_set(mixed, 2)
+    other = feature_set.reading(mixed, "unknown")
+    values = value_features(mixed)
+    assert np.array_equal(other.kept[values], feature_set.kept[values])
+    assert other.dropped_reads == "unknown"
+    assert np.array_equal(other.reading(mixed, "zero").kept[values], feature_set.kept[values])
+    assert other.digest() != feature_set.digest()

@@ -12,7 +12,7 @@ from ctr.dataset.batches import Batches, Layout
 from ctr.network.backbones import BACKBONES
 from ctr.network.gates import SoftGate
 from ctr.selection.evidence import EvidenceGates, Schedule, evidence_of
-from ctr.training.fit import to_inputs
+from ctr.training.predict import to_inputs
 from tests.reference.evidence import DenseGates, contributions
 from tests.selection.conftest import PLANTED_FIELDS, planted_log
 
@@ -40,12 +40,12 @@ def batches_of(dataset, size, seed=0):
     return Batches(dataset.part("train"), Layout(dataset), size, seed)
 
 
-def one_step(network, gates, batch, progress=0.0):
+def one_step(network, gates, batch, progress=0.0, weights=None):
     """Forward, backward and evidence, as the training loop does them; no weight moves."""
     inputs, labels = to_inputs(batch, CPU), torch.from_numpy(batch.labels)
-    gates.before_step(inputs, labels, progress)
+    gates.before_step(inputs, labels, weights, progress)
     network.zero_grad()
-    F.binary_cross_entropy_with_logits(network(inputs), labels).backward()
+    F.binary_cross_entropy_with_logits(network(inputs), labels, weight=weights).backward()
     gates.after_backward()
     return inputs, labels
 
@@ -57,6 +57,11 @@ def in_float64(network):
         backbone=copy.deepcopy(network.backbone).double().eval(),
         bias=None if network.bias is None else network.bias.detach().double(),
         linear=network.linear,
+        pooling=network.pooling,
+        vectors=() if network.projections is None else network.projections.fields,
+        projections=[]
+        if network.projections is None
+        else [weight.detach().double() for weight in network.projections.weights],
     )
 
 
@@ -101,12 +106,60 @@ def test_evidence_and_gates_equal_the_dense_reference(backbone, mixed, make_netw
         wiggle(network, number)
     assert len(seen) < len(network.table.weight) - 1  # some features were in no batch
     assert len(read) > len(set(read.tolist()))  # and some in a batch more than once
-    gates.end_epoch()
+    gates.before_look()
     close(gates.sums[:, 0], dense.slope)
     close(gates.sums[:, 1], dense.curvature)
     close(evidence_of(gates.sums[:, 0], gates.sums[:, 1]), dense.evidence())
     close(network.gate.logits[:, 0], dense.logits())
     close(gates.scores(), dense.evidence()[1:])
+
+
+@pytest.mark.parametrize("backbone", ["fm", "deepfm"])
+def test_weighted_rows_give_the_evidence_of_the_dense_reference(backbone, mixed, make_network, tmp_path):
+    network, steps = make_network(mixed, backbone), 4
+    gates = gates_of(network, tmp_path, steps=steps, steps_per_epoch=2, price=1.0)
+    dense, draw = dense_gates(network, gates.schedule, 1.0), np.random.default_rng(0)
+    for number, batch in zip(range(steps), batches_of(mixed, 9).epoch(), strict=False):
+        weights = torch.from_numpy(draw.choice([0.0, 0.5, 2.0, 3.0], 9).astype(np.float32))
+        inputs, labels = one_step(network, gates, batch, number / steps, weights)
+        dense.step(in_float64(network), inputs, labels, weights)
+        wiggle(network, number)
+    gates.before_look()
+    close(gates.sums[:, 0], dense.slope)
+    close(gates.sums[:, 1], dense.curvature)
+
+
+def test_a_row_of_weight_two_is_the_evidence_of_the_row_twice(mixed, make_network, tmp_path):
+    layout, part = Layout(mixed), mixed.part("train")
+    found = []
+    for rows, weights in (([3, 5, 5, 8], None), ([3, 5, 8], torch.tensor([1.0, 2.0, 1.0]))):
+        network = make_network(mixed)
+        gates = gates_of(network, tmp_path, steps=1, steps_per_epoch=1)
+        if weights is not None:
+            weights = weights * 3 / 4  # the loss is a mean over three rows instead of four
+        one_step(network, gates, layout.gather(part, np.array(rows)), weights=weights)
+        found.append(gates.sums * (1.0 if weights is None else 4 / 3))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-6)
+
+
+def test_gates_of_ruled_features_do_not_listen_to_evidence(mixed, make_network, tmp_path):
+    network = make_network(mixed)
+    always, never = (
+        torch.zeros(mixed.features, dtype=torch.bool),
+        torch.zeros(mixed.features, dtype=torch.bool),
+    )
+    always[[2, 3]], never[[4, 9]] = True, True
+    network.gate = SoftGate(mixed.features + 1)
+    values = torch.ones(mixed.features, dtype=torch.bool)
+    keys = {"price": 1e6, "values": values, "rate": 1.0, "rewind_epoch": 0, "folder": tmp_path}
+    gates = EvidenceGates(network, Schedule(9, 3, 20.0), always=always, never=never, **keys)
+    for number, batch in zip(range(9), batches_of(mixed, 40).epoch(), strict=False):
+        one_step(network, gates, batch, number / 9)
+    gates.before_look()
+    logits = network.gate.logits[1:, 0]
+    assert logits[[2, 3]].tolist() == [1.0, 1.0]
+    assert logits[[4, 9]].tolist() == [-1.0, -1.0]
+    assert float(logits[~(always | never)].max()) < 0.0
 
 
 @EACH
@@ -120,15 +173,14 @@ def test_a_gradient_over_the_residual_is_what_an_occurrence_adds_to_the_logit(
     gates = gates_of(network, tmp_path, steps=3, steps_per_epoch=1)
     batch = next(batches_of(mixed, 6).epoch())
     inputs, labels = to_inputs(batch, CPU), torch.from_numpy(batch.labels)
-    gates.before_step(inputs, labels, 0.0)
+    gates.before_step(inputs, labels, None, 0.0)
     F.binary_cross_entropy_with_logits(network(inputs), labels).backward()
     gates.detach()
     residual = (torch.sigmoid(gates._logits) - labels).detach()
     (vectors, single), (listed, lists) = gates._read
-    vectors = vectors * inputs.values[..., None]
     ones = (single.grad * (vectors - vectors.mean(0))).sum(-1) * len(labels) / residual[:, None]
-    row, field = inputs.list_slots // 2, inputs.list_slots % 2
-    apart = listed - torch.stack([listed[field == f].mean(0) for f in range(2)])[field]
+    row, field = inputs.list_slots // 3, inputs.list_slots % 3
+    apart = listed - torch.stack([listed[field == f].mean(0) for f in range(3)])[field]
     many = (lists.grad * apart).sum(-1) * len(labels) / residual[row]
     gate = network.gate(torch.arange(len(network.table.weight)))[:, 0].tolist()
     for number, (entries, logit) in enumerate(contributions(in_float64(network), inputs, gate)):
@@ -176,7 +228,7 @@ def frozen_evidence(network, dataset, folder, *, batch_size, epochs, extra_rows=
     for epoch in range(epochs):
         for number, batch in enumerate(batches.epoch(epoch)):
             one_step(network, gates, batch, (epoch * len(batches) + number) / steps)
-        gates.end_epoch()
+        gates.before_look()
     return gates
 
 

@@ -117,8 +117,8 @@ class StopAfter:
         if self.steps is not None and epoch > self.epochs:
             raise InterruptedSearchError
 
-    def epoch(self, record):
-        if self.steps is None and record.epoch == self.epochs:
+    def look(self, record):
+        if self.steps is None and record.epoch == self.epochs and record.ends_epoch:
             raise InterruptedSearchError
 
 

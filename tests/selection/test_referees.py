@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from ctr.errors import CtrError
-from ctr.selection.referees import REFEREES, number_to_keep, top_values, value_features
+from ctr.selection.referees import REFEREES, number_to_keep, protected, top_values, value_features
 from tests.selection.conftest import kept_values
 
 
@@ -106,3 +106,51 @@ def test_a_set_without_any_feature_is_refused_with_what_to_do(tiny):
 
     with pytest.raises(CtrError, match=r"dropped every feature.*selector\.penalty.*selector\.ratio"):
         FeatureSet.of(tiny, np.zeros(tiny.features, bool), np.zeros(tiny.features), {})
+
+
+@pytest.fixture(scope="module")
+def ruled(make_dataset):
+    """A field that is always kept, one that never is, a bias field, and a plain one; 240 rows."""
+    columns = {
+        name: [f"{name}{n % size}" for n in range(240)]
+        for name, size in (("always", 4), ("never", 3), ("place", 5), ("plain", 10))
+    }
+    frame = pl.DataFrame({"click": [n % 7 % 2 for n in range(240)], **columns})
+    fields = [
+        {"name": "always", "keep": "always"},
+        {"name": "never", "keep": "never"},
+        {"name": "place", "role": "bias", "serve_value": "place0"},
+        {"name": "plain"},
+    ]
+    return make_dataset(frame, fields)
+
+
+@pytest.mark.parametrize("name", REFEREES)
+def test_what_the_schema_keeps_or_drops_is_out_of_a_referees_hands(name, ruled):
+    found = REFEREES[name](ruled, 12, 3)
+    kept = {field: entry["kept"] for field, entry in found.counts()["fields"].items()}
+    assert kept == {"always": 4, "never": 0, "place": 5, "plain": 10 if name == "all" else 3}
+
+
+def test_protected_values_stay_even_where_the_size_has_no_room_for_them(ruled):
+    found = REFEREES["frequency"](ruled, 2, 0)
+    assert found.counts()["kept"] == 9
+    assert not kept_values(found, "never")
+
+
+def test_missing_of_a_field_that_is_never_kept_is_dropped_too(ruled):
+    always, never = protected(ruled)
+    assert (always.sum(), never.sum()) == (6 + 7, 5)
+    assert not REFEREES["all"](ruled, 1, 0).kept[never].any()
+
+
+def test_frequency_goes_by_weight(make_dataset):
+    frame = pl.DataFrame(
+        {
+            "click": [n % 7 % 2 for n in range(300)],
+            "user": [f"u{n % 3}" for n in range(300)],
+            "w": [(5.0, 1.0, 2.0)[n % 3] for n in range(300)],
+        }
+    )
+    found = REFEREES["frequency"](make_dataset(frame, [{"name": "user"}], weight="w"), 1, 0)
+    assert kept_values(found, "user") == {"u0"}

@@ -20,6 +20,7 @@ from ctr.serving.export import export_bundle
 from ctr.settings import check
 
 ROWS = 600
+TRAINED = {"trained_on": ["train"], "steps": 1, "window": None, "metrics": {"test": {"auc": 0.75}}}
 FIELDS = [
     {"name": "user", "min_count": 3},
     {"name": "item"},
@@ -33,6 +34,14 @@ FIELDS = [
     {"name": "brand"},
     {"name": "weight", "kind": "numeric", "transform": "standard"},
     {"name": "country"},
+    {"name": "liked", "shares": "item"},
+    {"name": "basket", "kind": "list", "separator": "|", "shares": "item", "max_length": 3, "pooling": "max"},
+    {"name": "topics", "kind": "list", "separator": "|", "pooling": "sum", "missing_values": ["none", -1]},
+    {"name": "picture", "kind": "vector", "size": 3, "separator": " "},
+    {"name": "sound", "kind": "vector", "size": 2, "separator": ";"},
+    {"name": "position", "role": "bias", "serve_value": 1},
+    {"name": "scroll", "kind": "numeric", "transform": "minmax", "role": "bias", "serve_value": 0.5},
+    {"name": "shop", "keep": "always", "missing_values": [-1, "?"]},
 ]
 
 
@@ -41,6 +50,10 @@ def everything(folder) -> dict:
     return {
         "name": "log",
         "label": "rating >= 4",
+        "weight": "1 + rating % 2",
+        "negative_keep_rate": 0.25,
+        "row_id": "noise",
+        "missing_values": ["n/a"],
         "where": "rating <> 3",
         "derive": {"hour": "seconds / 3600 % 24", "unused": "rating * 2"},
         "read": {"format": "csv", "max_bad_rows": 0.05},
@@ -73,6 +86,14 @@ def write_log(folder) -> pl.DataFrame:
                 "tags": "|".join(draw.choices("abcdefghij" if late else "abcdef", k=draw.randint(0, 4))),
                 "words": " ".join(draw.choices(["red", "blue", "green"], k=draw.randint(0, 3))),
                 "noise": str(number),
+                "liked": draw.choice(["", f"i{draw.randrange(20)}"]),
+                "basket": "|".join(f"i{draw.randrange(16)}" for _ in range(draw.randint(0, 6))),
+                "topics": "|".join(draw.choices(["x", "y", "z", "none", "-1"], k=draw.randint(0, 3))),
+                "picture": draw.choice(["", " ".join(f"{draw.gauss(0, 9):.3f}" for _ in range(3))]),
+                "sound": f"{draw.random()};{draw.randint(-4, 4)}",
+                "position": str(draw.randint(1, 4)),
+                "scroll": draw.choice(["", f"{draw.uniform(0, 2):.2f}"]),
+                "shop": draw.choice(["-1", "-1.0", "?", "n/a", "7", "8", "9"]),
             }
         )
     log = pl.DataFrame(rows)
@@ -113,6 +134,8 @@ class Trained:
         self.architecture = Architecture(
             rows=self.layout.rows,
             fields=len(self.layout.fields),
+            pooling=self.layout.pooling,
+            vectors=self.layout.vectors,
             **{"dim": 4, "backbone": backbone, "hidden": (8, 4), **architecture},
         )
         self.network = loud(build(self.architecture))
@@ -133,6 +156,7 @@ class Trained:
             layout=self.layout,
             feature_set=self.feature_set,
             metrics={"test": {"auc": 0.75}},
+            model={"refit": "none", "evaluated": TRAINED, "shipped": TRAINED},
             provenance={"seed": 0},
         )
         assert size == sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

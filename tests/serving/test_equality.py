@@ -16,7 +16,7 @@ from ctr.dataset.synthetic import write_log
 from ctr.network.backbones import BACKBONES
 from ctr.serving.scorer import Scorer, score_file
 from ctr.settings import check
-from ctr.training.fit import predict
+from ctr.training.predict import predict
 
 TOLERANCE = 1e-6
 REPOSITORY = Path(__file__).parents[2]
@@ -27,7 +27,7 @@ def assert_same(trained, found):
     dataset = trained.dataset
     compared = 0
     for part in (dataset.part("train"), dataset.part("valid"), dataset.sealed_test()):
-        expected = predict(trained.network, Batches(part, trained.layout, 128))
+        expected = predict(trained.network, Batches(part, trained.layout.at_serving(), 128))
         assert expected.std() > 0.001  # or nothing is compared
         np.testing.assert_allclose(found[np.asarray(part.rows)], expected, rtol=0, atol=TOLERANCE)
         compared += len(part)

@@ -177,7 +177,7 @@ def test_a_file_without_header_must_have_the_columns_of_the_schema(headless, sco
     bundle, frame = headless
     text = frame.drop("rating", "user").write_csv(include_header=False)
     with pytest.raises(
-        DataError, match="expected 11 columns as in the schema, or 10 without the label, found 9"
+        DataError, match="expected 19 columns as in the schema, or 18 without the label, found 17"
     ):
         scored("a.csv", text, bundle=bundle)
 

@@ -75,6 +75,7 @@ def settings() -> Callable[..., Training]:
     """Settings of a short training."""
 
     def make(**keys) -> Training:
-        return Training(**{"epochs": 4, "learning_rate": 0.01, "patience": 10, "device": "cpu", **keys})
+        usual = {"epochs": 4, "learning_rate": 0.01, "patience": 10.0, "device": "cpu"}
+        return Training(**{**usual, "eval_every": 1000, **keys})  # one look an epoch, unless said otherwise
 
     return make

@@ -1,6 +1,6 @@
 """The training loop: resumable to the bit, stops when it should, keeps the best weights, and learns."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,11 @@ from ctr.evaluation.metrics import Metrics
 from ctr.network.backbones import BACKBONES
 from ctr.network.gates import SoftGate
 from ctr.training import fit as loop
+from ctr.training import looks
 from ctr.training.checkpoint import load_checkpoint, save_checkpoint
-from ctr.training.fit import fit, pick_device, predict, to_inputs
+from ctr.training.fit import fit
+from ctr.training.looks import look_points, look_rows, rates
+from ctr.training.predict import pick_device, predict, to_inputs
 
 
 class StopError(Exception):
@@ -31,7 +34,7 @@ class Stopper:
         if self.steps == 0:
             raise StopError
 
-    def epoch(self, record) -> None:
+    def look(self, record) -> None:
         self.epochs -= 1
         if self.epochs == 0:
             raise StopError
@@ -45,10 +48,7 @@ class Gates:
         self.network, self.seen, self.calls = network, torch.zeros(len(network.table.weight)), []
         self.progress: list[float] = []
 
-    def start_epoch(self, number: int) -> None:
-        self.calls.append(("start", number))
-
-    def before_step(self, inputs, labels, progress: float) -> None:
+    def before_step(self, inputs, labels, weights, progress: float) -> None:
         self.progress.append(progress)
         self.seen[inputs.ids.flatten()] += labels.mean()
         self.network.gate.temperature.fill_(1 + progress)
@@ -57,8 +57,8 @@ class Gates:
         assert self.network.table.weight.grad is not None
         self.network.gate.logits[:, 0] = 0.5 - self.seen / 100
 
-    def end_epoch(self) -> dict[str, float]:
-        self.calls.append(("end", len(self.calls)))
+    def before_look(self) -> dict[str, float]:
+        self.calls.append(len(self.progress))
         return {"open": float((self.network.gate.logits > 0).float().mean())}
 
     def state_dict(self):
@@ -185,7 +185,9 @@ def test_a_network_handed_over_in_evaluation_mode_is_trained_all_the_same(train,
 def test_every_epoch_has_an_order_of_its_own(train, batches, monkeypatch):
     train_batches, valid = batches()
     asked, original = [], train_batches.epoch
-    monkeypatch.setattr(train_batches, "epoch", lambda number: asked.append(number) or original(number))
+    monkeypatch.setattr(
+        train_batches, "epoch", lambda number, start: asked.append(number) or original(number, start)
+    )
     train(data=(train_batches, valid), epochs=3)
     assert asked == [0, 1, 2]
 
@@ -207,7 +209,7 @@ class Weights:
     def step(self, *arguments) -> None:
         pass
 
-    def epoch(self, record) -> None:
+    def look(self, record) -> None:
         self.kept.append(weights(self.network))
 
 
@@ -215,6 +217,192 @@ def scripted(monkeypatch, aucs: list[float]) -> None:
     """Lets valid AUC be what the script says, epoch by epoch."""
     left = iter(aucs)
     monkeypatch.setattr(loop, "measure", lambda *_: Metrics(next(left), 0.5, 0.0, 1.0, 1, 1))
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 6])
+@pytest.mark.parametrize("variant", ["dropout", "batch norm", "decay and plateau", "companion"])
+def test_interrupted_inside_an_epoch_and_resumed_is_uninterrupted(train, monkeypatch, variant, every):
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    keys = {**VARIANTS[variant], "eval_every": every}
+    straight, expected = train("straight", **keys)
+    for count in (1, 2, 3):  # further and further inside of epochs
+        with pytest.raises(StopError):
+            train("resumed", watcher=Stopper(epochs=count), **keys)
+    resumed, found = train("resumed", **keys)
+    assert_same(weights(found), weights(expected))
+    assert numbers(resumed.history) == numbers(straight.history)
+    assert (resumed.best_step, resumed.steps) == (straight.best_step, straight.steps)
+
+
+def test_inside_an_epoch_a_checkpoint_is_saved_only_after_a_while(train, monkeypatch):
+    saves, clock = [], [0.0]
+    monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(loop, "save_checkpoint", lambda folder, state: saves.append((folder.name, state)))
+    monkeypatch.setattr(loop, "load_checkpoint", lambda folder, device: None)
+
+    class Hand:
+        def step(self, *arguments) -> None:
+            pass
+
+        def look(self, record) -> None:
+            clock[0] += 25.0
+
+    with pytest.raises(CtrError, match="is missing"):
+        train(watcher=Hand(), epochs=2, eval_every=1)
+    # Every look takes 25 seconds: after 75 there is a checkpoint, and one at the end of each epoch of seven batches.
+    assert [state["progress"][0] for name, state in saves if name == "last"] == [4, 7, 10, 13, 14]
+
+
+def test_valid_is_looked_at_ten_times_an_epoch_and_after_its_last_batch():
+    assert look_points(100, None) == list(range(10, 101, 10))
+    assert look_points(7, None) == [1, 2, 3, 4, 5, 6, 7]
+    assert look_points(14, None) == [2, 3, 5, 6, 7, 9, 10, 12, 13, 14]
+    assert look_points(1, None) == [1]
+    assert look_points(7, 3) == [3, 6, 7]
+    assert look_points(7, 9) == [7]
+
+
+def test_an_epoch_has_ten_looks_by_default(train, batches):
+    result, _ = train(data=batches(rows=1280), epochs=2, eval_every=None)
+    assert [look.step for look in result.history] == list(range(2, 41, 2))
+    assert [look.epoch for look in result.history] == [1] * 10 + [2] * 10
+    assert [look.ends_epoch for look in result.history] == ([False] * 9 + [True]) * 2
+
+
+def test_patience_below_one_stops_inside_an_epoch(train, fresh, batches, monkeypatch):
+    scripted(monkeypatch, [0.5, 0.6, 0.7, 0.6, 0.65, 0.6, 0.9])
+    network = fresh()
+    watcher = Weights(network)
+    keys = {"epochs": 3, "eval_every": None, "patience": 0.3}
+    result, _ = train(network=network, watcher=watcher, data=batches(rows=1280), **keys)
+    assert [look.step for look in result.history] == [2, 4, 6, 8, 10, 12]
+    assert (result.best_step, result.best_epoch, result.steps) == (6, 1, 12)
+    assert_same(weights(network), watcher.kept[2])
+    again, restored = train(data=batches(rows=1280), **keys)
+    assert again == result
+    assert_same(weights(restored), watcher.kept[2])
+
+
+def test_the_learning_rate_drops_only_where_an_epoch_ends_without_a_better_look(train, batches, monkeypatch):
+    scripted(monkeypatch, [0.5, 0.4, 0.45, 0.6, 0.55, 0.5, 0.5, 0.5])
+    result, _ = train(data=batches(rows=256), epochs=4, eval_every=2, learning_rate=0.016, plateau=0.5)
+    # Two looks an epoch; the third epoch (.55, .5) is the first without a better one.
+    assert [look.learning_rate for look in result.history] == [0.016] * 6 + [0.008] * 2
+
+
+def test_looks_read_a_sample_of_a_large_valid_and_always_the_same(batches, monkeypatch):
+    _, valid = batches()
+    monkeypatch.setattr(looks, "_FEWEST_ROWS", 50)
+    assert look_rows(valid, 10_000, 10) is valid
+    some = look_rows(valid, 2000, 10)
+    assert len(some.part) == 60  # three tenths of the train rows over ten looks
+    assert len(look_rows(valid, 100, 10).part) == 50
+    np.testing.assert_array_equal(some.part.rows, look_rows(valid, 2000, 10).part.rows)
+    assert len(set(some.part.rows.tolist())) == 60
+    whole = valid.layout.gather(valid.part, some.part.rows)
+    part = next(loop.Batches(some.part, some.layout, 60).epoch())
+    for name in ("ids", "values", "list_ids", "list_slots", "list_lengths", "labels"):
+        np.testing.assert_array_equal(getattr(whole, name), getattr(part, name))
+
+
+def weighted(batches, factors):
+    """The batches of train with the given weights of rows."""
+    train_batches, valid = batches(rows=len(factors))
+    part = replace(train_batches.part, weights=np.asarray(factors, np.float32))
+    return loop.Batches(part, train_batches.layout, 64, 3), valid
+
+
+def test_weights_of_one_train_exactly_as_none(train, batches):
+    _, plain = train("plain", data=batches(rows=200))
+    _, ones = train("ones", data=weighted(batches, np.ones(200)))
+    assert_same(weights(plain), weights(ones))
+
+
+def test_a_row_of_weight_zero_teaches_nothing(train, batches, fresh):
+    factors = np.where(np.arange(200) % 2, 1.0, 0.0)
+    data = weighted(batches, factors)
+    flipped = replace(
+        data[0].part, labels=np.where(factors > 0, data[0].part.labels, 1 - data[0].part.labels)
+    )
+    other = loop.Batches(flipped, data[0].layout, 64, 3), data[1]
+    first, left = train("first", data=data)
+    second, right = train("second", data=other)
+    assert_same(weights(left), weights(right))
+    assert numbers(first.history) == numbers(second.history)
+
+
+def test_the_mean_loss_is_weighted(train, batches, fresh):
+    network, factors = fresh(), np.arange(65) / 32.0
+    data = weighted(batches, factors)
+    result, _ = train(network=network, data=data, epochs=1, learning_rate=1e-30)
+    chances = predict(network, loop.Batches(data[0].part, data[0].layout, 10))
+    labels = data[0].part.labels
+    expected = -np.average(np.log(np.where(labels == 1, chances, 1 - chances)), weights=factors)
+    assert result.history[0].train_logloss == pytest.approx(expected, rel=1e-6)
+
+
+def test_predictions_and_looks_are_those_of_the_unsampled_world(fresh, batches, train):
+    train_batches, valid = batches()
+    sampled = loop.Batches(replace(valid.part, keep_rate=0.1), valid.layout, 128)
+    network = fresh()
+    q, p = predict(network, valid), predict(network, sampled)
+    np.testing.assert_allclose(p, q / (q + (1 - q) / 0.1), rtol=1e-12)
+    plain, _ = train("plain", data=(train_batches, valid), epochs=1)
+    shifted, _ = train("shifted", data=(train_batches, sampled), epochs=1)
+    assert shifted.history[0].valid_auc == pytest.approx(plain.history[0].valid_auc, abs=1e-12)
+    assert shifted.history[0].valid_logloss < plain.history[0].valid_logloss
+
+
+# Refits
+
+
+def test_a_refit_runs_exactly_its_steps_and_keeps_the_last_weights(train, fresh, batches, tmp_path, settings):
+    _, expected = train("watched", epochs=2)  # 14 steps; the last look is the best where valid says so
+    network, (train_batches, _) = fresh(), batches()
+    result = fit(network, train_batches, None, settings(), folder=tmp_path / "refit", steps=10)
+    assert (result.steps, result.best_step, result.best_epoch) == (10, 10, 2)
+    assert [look.valid_auc for look in result.history] == [None, None]
+    assert "valid_auc" not in result.history[0].flat()
+    half = fresh()
+    fit(half, train_batches, None, settings(), folder=tmp_path / "again", steps=10)
+    assert_same(weights(half), weights(network))
+    assert not torch.equal(network.table.weight, expected.table.weight)
+    assert_same(weights(network), load_checkpoint(tmp_path / "refit" / "best")["network"])
+
+
+def test_a_refit_on_the_same_rows_is_the_training_again(
+    train, fresh, batches, tmp_path, settings, monkeypatch
+):
+    scripted(monkeypatch, [0.5, 0.4, 0.6, 0.5, 0.5, 0.7])
+    keys = {"plateau": 0.5, "learning_rate": 0.016, "epochs": 6, "weight_decay": 0.1}
+    result, expected = train("first", **keys)
+    assert rates(result.history) == [(0, 0.016), (14, 0.008), (28, 0.004), (35, 0.002)]
+    network, (train_batches, _) = fresh(), batches()
+    again = fit(
+        network,
+        train_batches,
+        None,
+        settings(**keys),
+        folder=tmp_path / "refit",
+        steps=result.best_step,
+        rates=rates(result.history),
+    )
+    assert again.steps == result.best_step == 42
+    assert_same(weights(network), weights(expected))
+
+
+def test_an_interrupted_refit_goes_on(fresh, batches, tmp_path, settings, monkeypatch):
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    data, keys = batches()[0], {"steps": 12, "rates": [(0, 0.02), (5, 0.001)]}
+    straight = fresh(dropout=0.3)
+    fit(straight, data, None, settings(eval_every=2), folder=tmp_path / "a", **keys)
+    for count in (1, 2):
+        stopper, half = Stopper(epochs=count), fresh(dropout=0.3)
+        with pytest.raises(StopError):
+            fit(half, data, None, settings(eval_every=2), folder=tmp_path / "b", watcher=stopper, **keys)
+    found = fresh(dropout=0.3)
+    fit(found, data, None, settings(eval_every=2), folder=tmp_path / "b", **keys)
+    assert_same(weights(found), weights(straight))
 
 
 @pytest.mark.parametrize(
@@ -272,7 +460,7 @@ def test_with_a_companion_all_epochs_run_and_the_last_weights_stay(train, fresh,
     result, _ = train(network=network, gates=gates, watcher=watcher, patience=1)
     assert len(result.history) == result.best_epoch == 4
     assert_same(weights(network), watcher.kept[-1])
-    assert [name for name, _ in gates.calls] == ["start", "end"] * 4
+    assert gates.calls == [7, 14, 21, 28]
     assert gates.progress == [step / 28 for step in range(28)]
     assert "open" in result.history[0].flat()
     assert "extra" not in result.history[0].flat()
@@ -390,7 +578,7 @@ def test_predict_of_no_rows_is_empty_and_of_shuffled_rows_refused(fresh, batches
     train_batches, _ = batches(rows=0)
     network = fresh()
     assert predict(network, loop.Batches(train_batches.part, train_batches.layout, 8)).shape == (0,)
-    with pytest.raises(ValueError, match="shuffled"):
+    with pytest.raises(ValueError, match="another order"):
         predict(network, train_batches)
 
 
@@ -422,7 +610,7 @@ def test_a_checkpoint_of_another_network_is_one_message(train, other):
 def test_a_checkpoint_that_lacks_a_part_is_one_message(train, tmp_path):
     train()
     state = load_checkpoint(tmp_path / "run" / "last")
-    del state["best"]
+    del state["progress"]
     save_checkpoint(tmp_path / "run" / "last", state)
     with pytest.raises(CtrError, match=r'checkpoint ".*last" is damaged'):
         train()
@@ -436,12 +624,27 @@ def test_the_watcher_hears_of_every_row(train, monkeypatch):
         def step(self, *arguments) -> None:
             heard.append(arguments[:4])
 
-        def epoch(self, record) -> None:
+        def look(self, record) -> None:
             heard.append(record.epoch)
 
     train(watcher=Ear(), epochs=2)
     looks = [(3, 7, 192), (6, 7, 384), (7, 7, 400)]
     assert heard == [(1, *look) for look in looks] + [1] + [(2, *look) for look in looks] + [2]
+
+
+def test_rows_and_loss_are_told_since_the_last_look(train, monkeypatch):
+    monkeypatch.setattr(loop, "_LOSS_CHECK", 2)
+    heard = []
+
+    class Ear:
+        def step(self, *arguments) -> None:
+            heard.append(arguments[:4])
+
+        def look(self, record) -> None:
+            heard.append(record.step)
+
+    train(watcher=Ear(), epochs=1, eval_every=3)
+    assert heard == [(1, 2, 7, 128), (1, 3, 7, 192), 3, (1, 5, 7, 128), (1, 6, 7, 192), 6, (1, 7, 7, 16), 7]
 
 
 def test_auto_is_the_gpu_where_there_is_one(monkeypatch):

@@ -1,0 +1,124 @@
+"""What a training records of itself: a look at valid now and then, and what comes of them all."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from ctr.dataset.batches import Batches, shuffled
+from ctr.dataset.stacked import subset
+from ctr.network.embeddings import Inputs
+
+LOOKS = 10  # in an epoch, where the configuration does not say
+_FEWEST_ROWS = 20_000
+# A row is predicted about three times as fast as it is trained on: so all looks of an epoch take a tenth of its time.
+_ROWS_LOOKED_AT = 0.3  # for each train row, in an epoch
+
+
+@dataclass(frozen=True)
+class Look:
+    """A look at valid, and the training since the look before.
+
+    epoch: the one that it falls in, from 1. step: batches trained on so far, over all epochs.
+    seconds: since the look before, this one included; `rows_per_second` leaves it out.
+    train_logloss: mean over the rows trained on since the look before.
+    valid_auc, valid_logloss: on the rows of `look_rows`; None where a training is not watched (a refit).
+    learning_rate: of the steps before this look.
+    extra: what a companion reports of itself, such as the share of open gates. ends_epoch: whether it came after the
+    last batch of its epoch.
+    """
+
+    epoch: int
+    step: int
+    seconds: float
+    rows_per_second: float
+    train_logloss: float
+    valid_auc: float | None
+    valid_logloss: float | None
+    learning_rate: float
+    extra: dict[str, float] = field(default_factory=dict)
+    ends_epoch: bool = True
+
+    def flat(self) -> dict[str, float]:
+        """All numbers that there are, in one level."""
+        values = asdict(self)
+        extra: dict[str, float] = values.pop("extra")
+        del values["ends_epoch"]
+        return {key: value for key, value in {**values, **extra}.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `fit` returns.
+
+    history: every look. best_step: after which the network's weights are taken: those of the best look, or of the
+    last step with a companion and in a refit. best_epoch: the epoch of it. steps: batches trained on.
+    """
+
+    history: list[Look]
+    best_step: int
+    best_epoch: int
+    steps: int
+
+
+class Companion(Protocol):
+    """Something that learns beside the weights, such as gates in the search stage."""
+
+    def before_step(self, inputs: Inputs, labels: Tensor, weights: Tensor | None, progress: float) -> None:
+        """A batch is about to be read; `progress` runs from 0 to 1 over the training, whatever its steps."""
+
+    def after_backward(self) -> None:
+        """Gradients of the batch are there; the weights have not moved yet."""
+
+    def before_look(self) -> dict[str, float]:
+        """A look at valid comes next. Returns numbers worth recording."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed training needs."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what `state_dict` gave."""
+
+
+class Watcher(Protocol):
+    """Who wants to know how training goes: a progress bar, MLflow."""
+
+    def step(self, epoch: int, batch: int, batches: int, rows: int, loss: float) -> None:
+        """So many batches of the epoch are done; so many rows since the last look had this mean loss."""
+
+    def look(self, record: Look) -> None:
+        """A look at valid is done."""
+
+
+def look_points(batches: int, every: int | None) -> list[int]:
+    """After which batches of an epoch valid is looked at: every so many, or ten times, and always after the last."""
+    if every is not None:
+        return sorted({*range(every, batches, every), batches})
+    return sorted({-(-number * batches // LOOKS) for number in range(1, LOOKS + 1)} - {0})
+
+
+def look_rows(valid: Batches, train_rows: int, looks: int) -> Batches:
+    """The rows of valid that every look of a training reads: all of them, or a seeded sample where that costs too much.
+
+    With a sample all looks of an epoch take about a tenth of the epoch's time. It is the same at every look, so that
+    looks can be compared; the best weights are those of the best look, judged on these rows.
+    """
+    rows = len(valid.part)
+    count = max(_FEWEST_ROWS, int(_ROWS_LOOKED_AT * train_rows / looks))
+    if count >= rows:
+        return valid
+    chosen: npt.NDArray[np.int64] = np.sort(shuffled(np.arange(count), rows, seed=0, epoch=0))
+    return Batches(subset(valid.part, chosen), valid.layout, valid.batch_size)
+
+
+def rates(history: list[Look]) -> list[tuple[int, float]]:
+    """(first step, learning rate) of each stretch of a training, from 0; what a refit follows."""
+    found: list[tuple[int, float]] = []
+    before = 0
+    for look in history:
+        if not found or found[-1][1] != look.learning_rate:
+            found.append((before, look.learning_rate))
+        before = look.step
+    return found

@@ -1,0 +1,65 @@
+"""From batches to tensors on a device, and from rows to probabilities: the one prediction loop."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ctr.dataset.batches import Batch, Batches
+from ctr.errors import ConfigError
+from ctr.evaluation.sampling import unsampled
+from ctr.network.embeddings import Inputs
+from ctr.network.network import Network
+
+
+def pick_device(name: str) -> torch.device:
+    """`"auto"` is the GPU where there is one.
+
+    Raises:
+        ConfigError: the device is asked for by name and absent.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, number = name.partition(":")
+    mps = torch.backends.mps.is_available()
+    count = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(mps)}[kind]
+    if int(number or 0) >= count:
+        raise ConfigError(f'training.device: "{name}" is not available here; use "auto" or "cpu"')
+    return torch.device(name)
+
+
+def to_inputs(batch: Batch, device: torch.device) -> Inputs:
+    """A batch's arrays as tensors on `device`."""
+
+    def tensor(array: npt.NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array).to(device, non_blocking=True)
+
+    return Inputs(
+        ids=tensor(batch.ids),
+        values=None if batch.values is None else tensor(batch.values),
+        list_ids=tensor(batch.list_ids),
+        list_slots=tensor(batch.list_slots),
+        list_lengths=tensor(batch.list_lengths),
+        vectors=None if batch.vectors is None else tensor(batch.vectors),
+    )
+
+
+@torch.no_grad()
+def predict(network: Network, batches: Batches) -> npt.NDArray[np.float64]:
+    """Click probabilities (N,) of all rows, in the order of the part.
+
+    Where the log's negatives were sampled, they are those of the unsampled world (`ctr.evaluation.sampling`).
+
+    Raises:
+        ValueError: the batches are in another order.
+    """
+    if not batches.in_order:
+        raise ValueError("predict: expected batches in the order of the part, found another order")
+    device = network.table.weight.device
+    was_training = network.training
+    network.eval()
+    logits = [network(to_inputs(batch, device)).cpu().double() for batch in batches.epoch()]
+    network.train(was_training)
+    return unsampled(torch.cat(logits).numpy(), batches.part.keep_rate) if logits else np.zeros(0)
