@@ -22,6 +22,7 @@ from ctr.dataset.preparation import Preparation, Prepared, side_table_path
 from ctr.dataset.reading import chunks
 from ctr.dataset.schema import Read, Schema
 from ctr.dataset.scratch import Arrays, Chunks
+from ctr.dataset.side_tables import Partners
 from ctr.dataset.split_keys import TimeKey
 from ctr.dataset.split_spec import FilesSplit, RandomSplit, TimeSplit
 from ctr.dataset.splitting import AFTER, GAP, IMMATURE, PARTS, TRAIN, Codes, Cuts
@@ -60,6 +61,7 @@ class Passes:
         self.positives = dict.fromkeys(PARTS, 0)
         self.features: dict[str, int] = {}
         self.window: dict[str, Any] | None = None
+        self.joined = 0  # rows that came to the joins: those that the reader set aside do not
         self._chunk_parts: list[str | None] = []
         self._aside = pq.ParquetWriter(built / "set_aside.parquet", no_bad_rows().to_arrow().schema)
 
@@ -78,13 +80,14 @@ class Passes:
         tables = [self._side_table(side, join.read) for side, join in zip(sides, schema.joins, strict=True)]
         columns = self.personal.columns(sources[0], schema.read)
         self.preparation = Preparation(schema, columns, side_tables=tables)
-        self.unmatched = [0] * len(tables)
+        self.unmatched = [Partners()] * len(tables)
         bad = no_bad_rows()
         read = chunks(sources, schema.read, self.preparation.raw_columns)
         for number, chunk in enumerate(ahead(self.personal.chunks(read))):
             if number == 0:
                 self.preparation.check_expressions(chunk)
             prepared = self.preparation(chunk)
+            self.joined += chunk.frame.height
             bad = pl.concat([bad, prepared.bad.head(5 - bad.height)]) if bad.height < 5 else bad
             self._tally(prepared)
             self._check_budget(bad, chunk.fraction)
@@ -93,6 +96,7 @@ class Passes:
             self.progress("read", chunk.fraction)
         self._check_budget(bad, 1.0)
         self._aside.close()
+        self.preparation.check_joins(self.unmatched, self.joined)
 
     def _side_table(self, source: Source, read: Read) -> pl.DataFrame:
         table, bad = self.personal.side_table(source, read)
@@ -109,7 +113,7 @@ class Passes:
         self.rows["read"] += prepared.count
         self.rows["filtered"] += prepared.filtered
         self.rows["set_aside"] += prepared.bad.height
-        self.unmatched = [a + b for a, b in zip(self.unmatched, prepared.unmatched, strict=True)]
+        self.unmatched = [a.plus(b) for a, b in zip(self.unmatched, prepared.unmatched, strict=True)]
         for name, count in prepared.truncated.items():
             self.truncated[name] += count
         self._set_aside(prepared.bad)
@@ -283,8 +287,16 @@ class Passes:
                 for field in self.fields
             ],
             "joins": [
-                {"input": Path(join.input).name, "on": join.on, "unmatched": count / max(kept, 1)}
-                for join, count in zip(self.schema.joins, self.unmatched, strict=True)
+                {
+                    "input": Path(join.input).name,
+                    "on": join.on,
+                    "time": join.time,
+                    "max_age": join.max_age,
+                    "point_in_time": join.time is not None,
+                    "unmatched": partners.alone / max(kept, 1),
+                    "too_old": partners.too_old / max(kept, 1) if join.max_age else None,
+                }
+                for join, partners in zip(self.schema.joins, self.unmatched, strict=True)
             ],
             "window": self.window,
         }

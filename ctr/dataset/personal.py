@@ -86,7 +86,7 @@ class Personal:
             DataError: see `column_names`.
         """
         with quoting(not self.fields):
-            return self._known(column_names(source, read))
+            return self.known(column_names(source, read))
 
     def chunks(self, read: Iterator[Chunk]) -> Iterator[Chunk]:
         """The chunks of a log with personal cells replaced.
@@ -123,7 +123,7 @@ class Personal:
         """
         found = list(self.chunks(chunks([source], read)))
         table = pl.concat([chunk.frame for chunk in found])
-        return table.select(self._known(table.columns)), pl.concat([chunk.bad for chunk in found])
+        return table.select(self.known(table.columns)), pl.concat([chunk.bad for chunk in found])
 
     def replaced(self, frame: pl.DataFrame) -> pl.DataFrame:
         """`frame` with the cells of its personal columns replaced: String, or List(String) for a list field.
@@ -134,7 +134,8 @@ class Personal:
         there = [field for field in self.fields if field.name in frame.columns]
         return frame.with_columns(self._pseudonyms(field, frame[field.name]) for field in there)
 
-    def _known(self, names: Iterable[str]) -> list[str]:
+    def known(self, names: Iterable[str]) -> list[str]:
+        """Those of a file's columns that may be named in a message."""
         return [name for name in names if not self.fields or name in self.mentioned]
 
     def _withheld(self, bad: pl.DataFrame) -> pl.DataFrame:

@@ -22,8 +22,9 @@ from ctr.dataset.parallel import in_threads
 from ctr.dataset.plan import Plan
 from ctr.dataset.reading import Chunk
 from ctr.dataset.schema import Schema
-from ctr.dataset.side_tables import SideTables
+from ctr.dataset.side_tables import Partners, SideTables
 from ctr.dataset.split_keys import SplitKey, split_key
+from ctr.dataset.split_spec import TimeSplit
 from ctr.errors import DataError
 
 
@@ -40,7 +41,7 @@ class Prepared:
         count: rows read.
         filtered: rows that `where` left out.
         truncated: rows whose list was longer than `max_length`, by field.
-        unmatched: per join, rows whose key the side table lacks.
+        unmatched: per join, how many rows found no partner, and why.
     """
 
     frame: pl.DataFrame
@@ -48,7 +49,7 @@ class Prepared:
     bad: pl.DataFrame
     count: int
     filtered: int
-    unmatched: list[int]
+    unmatched: list[Partners]
     truncated: dict[str, int]
 
 
@@ -90,11 +91,18 @@ class Preparation:
         self.split_key: SplitKey | None = split_key(schema) if training else None
         self._tolerance = schema.read.max_bad_rows
         self._types = None if types is None else {name: parse_dtype(text) for name, text in types.items()}
-        self._sides = SideTables(schema.joins, side_tables, columns)
+        with quoting(not self._personal):
+            self._sides = SideTables(
+                schema.joins,
+                side_tables,
+                columns,
+                [schema.log_time(join) for join in schema.joins],
+                schema.split.timezone if isinstance(schema.split, TimeSplit) else "UTC",
+            )
         split_column = self.split_key.column if self.split_key else None
         self._plan = Plan(schema, self._sides.names, self._read, training, split_column)
         self._joins = list(range(len(schema.joins))) if training else self._sides.needed(self._plan.used)
-        self._used = self._plan.used | {schema.joins[number].on for number in self._joins}
+        self._used = self._plan.used | self._sides.keys(self._joins)
         self.raw_columns = [name for name in columns if name in self._used]
 
     @classmethod
@@ -118,6 +126,15 @@ class Preparation:
     def side_tables(self) -> list[pl.DataFrame]:
         """The side tables with what is needed of them, for a dataset or bundle to keep."""
         return self._sides.frames(self._used)
+
+    def check_joins(self, unmatched: Sequence[Partners], rows: int) -> None:
+        """Refuse joins by which no row of the log found a partner; see `SideTables.check`."""
+        with quoting(not self._personal):
+            self._sides.check(unmatched, rows)
+
+    def joined(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Raw rows with the attributes of the side tables."""
+        return self._sides.join(frame, self._joins)[0]
 
     def check_expressions(self, chunk: Chunk) -> None:
         """Refuse expressions that mix rows; `chunk` is a sample to try them on.

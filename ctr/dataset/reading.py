@@ -83,16 +83,6 @@ def chunks(
         raise DataError(f"{_named(sources)}: expected rows, found none" + _header_hint(read))
 
 
-def read_table(source: Source, read: Read) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """A whole file, for side tables: its good rows, and those set aside as `BAD_ROWS`.
-
-    Raises:
-        DataError: see `chunks`.
-    """
-    found = list(chunks([source], read))
-    return pl.concat([chunk.frame for chunk in found]), pl.concat([chunk.bad for chunk in found])
-
-
 def column_names(source: Source, read: Read) -> list[str]:
     """The columns of a file; for ndjson, the keys found in its first block.
 

@@ -5,7 +5,8 @@
     vocabulary.parquet    field, role, value, id: the row of the embedding table that each kept feature reads
     weights.safetensors   the network's weights
     side_tables/*.parquet what the kept fields need of the schema's joins
-    golden.parquet        a few raw rows with the probability that the exported network gave them
+    golden.parquet        a few raw rows (personal cells replaced) with the probability that the exported network
+                          gave them
 
 Nothing in it is ever run as code. No time and no absolute path is in it: the same run gives the same bytes.
 """
@@ -72,7 +73,8 @@ class Bundle:
         for field, entry in zip(schema.fields, manifest.fields, strict=True):
             if (field.scaled or field.kind == "vector") != (entry.scale is not None):
                 raise broken(folder, f'"{MANIFEST}": field "{field.name}" and its scale do not fit')
-        sides = {side_table_path(number) for number in range(len(schema.joins))}
+        embedded = [join for join in schema.joins if join.at_scoring == "bundle"]
+        sides = {side_table_path(number) for number in range(len(embedded))}
         if sides != manifest.files.keys() - set(REQUIRED):
             raise broken(folder, f'"{SCHEMA}" and "{MANIFEST}" name different side tables')
         return cls(folder, manifest, schema)
@@ -118,8 +120,9 @@ class Bundle:
         return weights
 
     def side_tables(self) -> list[pl.DataFrame]:
-        """One frame per join of `schema`."""
-        return [self._parquet(side_table_path(number)) for number in range(len(self.schema.joins))]
+        """One frame per join of `schema` whose table is embedded."""
+        embedded = [join for join in self.schema.joins if join.at_scoring == "bundle"]
+        return [self._parquet(side_table_path(number)) for number in range(len(embedded))]
 
     def golden(self) -> pl.DataFrame:
         """Raw rows with the probability they had at export, null where a row broke the schema."""

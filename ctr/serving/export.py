@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,10 @@ from ctr.dataset.encoding import Encoder
 from ctr.dataset.expressions import roots
 from ctr.dataset.feature_set import FeatureSet
 from ctr.dataset.inputs import located
+from ctr.dataset.personal import Personal
+from ctr.dataset.personal_fields import personal_fields
 from ctr.dataset.preparation import Preparation, side_table_path
-from ctr.dataset.reading import Chunk, chunks, column_names
+from ctr.dataset.reading import Chunk, chunks
 from ctr.dataset.schema import Join, Schema
 from ctr.dataset.split_spec import FilesSplit
 from ctr.dataset.store import FIRST_VALUE, UNKNOWN, Dataset
@@ -32,6 +34,7 @@ from ctr.network.network import Architecture, Network
 from ctr.serving import manifest as parts
 from ctr.serving.bundle import GOLDEN_PROBABILITY, VOCABULARY_COLUMNS
 from ctr.serving.forward import probabilities
+from ctr.serving.joins import attributes, embedded, joined_from
 from ctr.serving.rows import encoded_rows
 from ctr.serving.scorer import Scorer
 
@@ -77,7 +80,8 @@ def export_bundle(
     _check(network, dataset, layout)
     network = network.eval()
     vocabulary = _compact_vocabulary(dataset, layout)
-    with _raw_rows(dataset.schema, source) as (columns, sample):
+    personal = _personal(dataset)
+    with _raw_rows(dataset.schema, source, personal) as (columns, sample):
         preparation = Preparation.from_dataset(dataset.folder, columns, layout.fields)
         raw = next(sample(preparation.raw_columns))
     entries = _field_entries(dataset, layout, columns)
@@ -92,7 +96,7 @@ def export_bundle(
         # With the whole vocabulary and the network itself: another way than the one that the bundle will go.
         whole = dataset.vocabulary.with_columns(pl.Series("id", layout.table_rows, dtype=pl.Int32))
         encoder = Encoder(dataset.schema, dataset.manifest["fields"], whole, layout.fields)
-        _write_golden(built, raw, preparation, encoder, network, dataset.schema.keep_rate)
+        _write_golden(built, raw, preparation, encoder, network, dataset.schema)
         files = {path.relative_to(built).as_posix(): path for path in built.rglob("*") if path.is_file()}
         content = {
             "format_version": parts.FORMAT_VERSION,
@@ -104,6 +108,8 @@ def export_bundle(
             "fields": entries,
             "columns": dataset.manifest["columns"],
             "sampling": _sampling(dataset.schema),
+            "personal": personal.entry
+            and {**personal.entry, "fields": [f.model_dump() for f in personal.fields]},
             "metrics": dict(metrics),
             "model": dict(model),
             "provenance": dict(provenance),
@@ -158,18 +164,31 @@ def _sampling(schema: Schema) -> dict[str, Any] | None:
     }
 
 
+def _personal(dataset: Dataset) -> Personal:
+    """What is personal in the dataset, with the key that it was ingested with.
+
+    Raises:
+        ConfigError: no key, or another one.
+    """
+    entry, fields = dataset.manifest["personal"], personal_fields(dataset.schema)
+    names = [field.name for field in fields]
+    return Personal.with_key(
+        entry["key"] if entry else "", fields, dataset.schema, names, f'dataset "{dataset.name}"'
+    )
+
+
 def _everything(dataset: Dataset) -> FeatureSet:
     return FeatureSet.of(dataset, np.ones(dataset.features, np.bool_), np.ones(dataset.features), {})
 
 
 @contextmanager
-def _raw_rows(schema: Schema, source: str | Path) -> Iterator[tuple[list[str], Any]]:
-    """The input's columns, and a function from wanted columns to chunks of raw rows."""
+def _raw_rows(schema: Schema, source: str | Path, personal: Personal) -> Iterator[tuple[list[str], Any]]:
+    """The input's columns, and a function from wanted columns to chunks of raw rows, personal cells replaced."""
     if isinstance(schema.split, FilesSplit):
         source = Path(source) / schema.split.train
     with located(source) as sources:
-        columns = column_names(sources[0], schema.read)
-        yield columns, lambda wanted: chunks(sources, schema.read, wanted, _GOLDEN_BYTES)
+        columns = personal.columns(sources[0], schema.read)
+        yield columns, lambda wanted: personal.chunks(chunks(sources, schema.read, wanted, _GOLDEN_BYTES))
 
 
 def _write_golden(
@@ -178,17 +197,29 @@ def _write_golden(
     preparation: Preparation,
     encoder: Encoder,
     network: Network,
-    keep_rate: float,
+    schema: Schema,
 ) -> None:
-    """The first raw rows with the network's probabilities; null where a row breaks the schema."""
+    """The first raw rows with the network's probabilities; null where a row breaks the schema.
+
+    Attributes of side tables that are not in the bundle stand beside them: such a table may change, golden rows not.
+    """
     frame = raw.frame.head(_GOLDEN_ROWS)
     rows = raw.rows[: frame.height]
-    prepared = preparation(Chunk(raw.file, frame, rows, raw.offset, raw.count, raw.bad, raw.fraction))
+    joined = preparation.joined(frame)
+    outside = [
+        name
+        for join, table in zip(schema.joins, preparation.side_tables(), strict=True)
+        if join.at_scoring != "bundle"
+        for name in attributes(join, table.columns)
+        if name in joined.columns
+    ]
+    prepared = preparation(replace(raw, frame=frame, rows=rows))
     encoded = encoder.encode(prepared.frame)
-    scores = probabilities(network, encoded_rows(encoded, encoder.fields), keep_rate)
+    scores = probabilities(network, encoded_rows(encoded, encoder.fields), schema.keep_rate)
     found = pl.Series(GOLDEN_PROBABILITY, scores)
     bad = pl.Series(np.isin(rows + 1, prepared.bad["row"].to_numpy()))
-    frame.with_columns(found.set(bad, None)).write_parquet(built / parts.GOLDEN, compression="zstd")
+    golden = joined.select(*frame.columns, *outside, found.set(bad, None))
+    golden.write_parquet(built / parts.GOLDEN, compression="zstd")
 
 
 def _write_schema(built: Path, schema: Schema, kept: Sequence[str], tables: Sequence[pl.DataFrame]) -> Schema:
@@ -204,12 +235,15 @@ def _write_schema(built: Path, schema: Schema, kept: Sequence[str], tables: Sequ
             needed += [root for root in roots(schema.derive[name]) if root not in needed]
     joins: list[Join] = []
     for join, table in zip(schema.joins, tables, strict=True):
-        if table.width == 1:  # nothing but its key
+        if not attributes(join, table.columns) or join.at_scoring == "row":
             continue
-        path = side_table_path(len(joins))
-        (built / path).parent.mkdir(exist_ok=True)
-        table.write_parquet(built / path, compression="zstd")
-        joins.append(Join(input=path, on=join.on, format="parquet"))
+        if join.at_scoring == "path":
+            joins.append(join.model_copy(update={"log_time": schema.log_time(join)}))
+            continue
+        kept_join = embedded(schema, join, sum(other.at_scoring == "bundle" for other in joins))
+        (built / kept_join.input).parent.mkdir(exist_ok=True)
+        table.write_parquet(built / kept_join.input, compression="zstd")
+        joins.append(kept_join)
     reduced = schema.model_copy(
         update={
             "fields": [field for field in schema.fields if field.name in kept],
@@ -229,14 +263,25 @@ def _field_entries(dataset: Dataset, layout: Layout, columns: Sequence[str]) -> 
         pl.read_parquet_schema(dataset.folder / side_table_path(number))
         for number in range(len(dataset.schema.joins))
     ]
-    empty = [pl.DataFrame(schema=table) for table in tables]
+    joins = dataset.schema.joins
+    outside = [
+        name
+        for join, table in zip(joins, tables, strict=True)
+        if join.at_scoring == "row"
+        for name in attributes(join, list(table))
+    ]
+    empty = [
+        pl.DataFrame(schema=table)
+        for join, table in zip(joins, tables, strict=True)
+        if join.at_scoring != "row"
+    ]
     entries = []
     for entry in dataset.manifest["fields"]:
         if entry["name"] not in layout.fields:
             continue
         alone = Preparation(
-            dataset.schema,
-            columns,
+            joined_from(dataset.schema, ("bundle", "path")),
+            [*columns, *outside],
             types=dataset.manifest["columns"],
             side_tables=empty,
             fields=[entry["name"]],

@@ -10,6 +10,7 @@ from pydantic import Field as Key
 from pydantic import ValidationError
 
 import ctr
+from ctr.dataset.personal_fields import PersonalField
 from ctr.errors import ConfigError, CtrError, DataError
 from ctr.settings import Strict
 
@@ -64,6 +65,16 @@ class Sampling(Strict):
     applied_by: Literal["scorer"]
 
 
+class PersonalEntry(Strict):
+    """The columns whose cells are replaced by pseudonyms, and the id of the key (see `ctr.dataset.personal`).
+
+    Kept fields may be computed from them where they are no fields of the bundle themselves.
+    """
+
+    fields: Annotated[list[PersonalField], Key(min_length=1)]
+    key: str
+
+
 class TrainedModel(Strict):
     """A model: what it was trained on, for how many steps, and the stretch of time that those rows cover.
 
@@ -101,6 +112,7 @@ class Manifest(Strict):
     fields: Annotated[list[FieldEntry], Key(min_length=1)]
     columns: dict[str, str]
     sampling: Sampling | None
+    personal: PersonalEntry | None
     metrics: dict[str, Any]
     model: ModelEntry
     provenance: dict[str, Any]

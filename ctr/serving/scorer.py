@@ -13,10 +13,12 @@ from ctr.dataset.bad_rows import describe, no_bad_rows
 from ctr.dataset.encoding import Encoder
 from ctr.dataset.inputs import located
 from ctr.dataset.parallel import ahead
-from ctr.dataset.preparation import Preparation
-from ctr.dataset.reading import Chunk, chunks, column_names
+from ctr.dataset.personal import Personal
+from ctr.dataset.preparation import Preparation, Prepared
+from ctr.dataset.reading import Chunk, chunks
 from ctr.errors import ConfigError, DataError, nearest
 from ctr.serving.bundle import GOLDEN_PROBABILITY, Bundle
+from ctr.serving.joins import joined_from, table_at_path
 from ctr.serving.manifest import GOLDEN, broken
 from ctr.serving.probability_file import ProbabilityFile
 from ctr.serving.reading_keys import reading_keys
@@ -38,7 +40,7 @@ class Scorer:
         batch_size: rows in one pass through the network; memory grows with it, results do not change.
 
     Raises:
-        ConfigError: there is no bundle, or it was written by a newer version.
+        ConfigError: there is no bundle, it was written by a newer version, or personal data lack their key.
         DataError: the bundle is damaged, or its golden rows do not get the probabilities that they had at export.
     """
 
@@ -48,11 +50,25 @@ class Scorer:
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         self._batch_size = batch_size
         schema, manifest = self.bundle.schema, self.bundle.manifest
+        entry = manifest.personal
+        self.personal = Personal.with_key(
+            entry.key if entry else "",
+            entry.fields if entry else [],
+            schema,
+            self.columns,
+            f'bundle "{self.bundle.folder}"',
+        )
+        embedded = iter(self.bundle.side_tables())
         self._preparation = Preparation(
             schema,
             self.columns,
             types=manifest.columns,
-            side_tables=self.bundle.side_tables(),
+            side_tables=[
+                next(embedded)
+                if join.at_scoring == "bundle"
+                else table_at_path(join, self.personal, self.bundle.folder)
+                for join in schema.joins
+            ],
             training=False,
         )
         entries = [entry.model_dump() for entry in manifest.fields]
@@ -90,21 +106,21 @@ class Scorer:
         needed = frame.select(self.columns)
         for start in range(0, frame.height, _PIECE):
             piece = needed.slice(start, _PIECE)
-            rows = np.arange(piece.height)
-            chunk = Chunk("frame", piece, rows, 0, piece.height, no_bad_rows(), 1.0)
-            result[start : start + piece.height], _ = self.score_chunk(chunk, 0)
+            result[start : start + piece.height], _ = self.score_chunk(_chunk(piece), 0)
         return result
 
     def score_chunk(self, chunk: Chunk, first: int) -> tuple[Floats, pl.DataFrame]:
         """Probabilities of all rows of a chunk (chunk.count,), and those that break the schema as `BAD_ROWS`.
 
         Args:
-            chunk: rows with the columns `columns`.
+            chunk: rows with the columns `columns`; personal cells are replaced unless they have been.
             first: number, in its file, of the chunk's first row.
         """
-        prepared = self._preparation(chunk)
+        return self._scored(self._preparation(self.personal.chunk(chunk)), first)
+
+    def _scored(self, prepared: Prepared, first: int) -> tuple[Floats, pl.DataFrame]:
         encoded = self._encoder.encode(prepared.frame)
-        result = np.full(chunk.count, np.nan)
+        result = np.full(prepared.count, np.nan)
         for start in range(0, encoded.height, self._batch_size):
             batch = encoded.slice(start, self._batch_size)
             rows = prepared.rows[start : start + batch.height] - first
@@ -125,13 +141,22 @@ class Scorer:
                     needs = f'field "{entry.name}"' + (
                         f' needs the column "{column}"' if column != entry.name else ""
                     )
-                    hint = nearest(column, sorted(there - set(self.columns)))
+                    hint = nearest(column, sorted(set(self.personal.known(there)) - set(self.columns)))
                     raise DataError(f"{needs}: {where} has no such column{hint}")
 
     def _check_golden(self) -> None:
         golden = self.bundle.golden()
         expected = golden[GOLDEN_PROBABILITY].fill_null(np.nan).to_numpy()
-        found = self.score(golden.drop(GOLDEN_PROBABILITY))
+        rows = golden.drop(GOLDEN_PROBABILITY)
+        # Attributes of side tables that are not embedded stand in the rows; personal cells have been replaced.
+        preparation = Preparation(
+            joined_from(self.bundle.schema, ["bundle"]),
+            rows.columns,
+            types=self.bundle.manifest.columns,
+            side_tables=self.bundle.side_tables(),
+            training=False,
+        )
+        found, _ = self._scored(preparation(_chunk(rows, personal=True)), 0)
         wrong = np.flatnonzero(~np.isclose(found, expected, rtol=0.0, atol=_GOLDEN_TOLERANCE, equal_nan=True))
         if len(wrong):
             row = wrong[0]
@@ -139,6 +164,10 @@ class Scorer:
                 self.bundle.folder,
                 f'row {row + 1} of "{GOLDEN}": expected the probability {expected[row]:.6f}, found {found[row]:.6f}',
             )
+
+
+def _chunk(frame: pl.DataFrame, personal: bool = False) -> Chunk:
+    return Chunk("frame", frame, np.arange(frame.height), 0, frame.height, no_bad_rows(), 1.0, personal)
 
 
 @dataclass(frozen=True)
@@ -171,7 +200,7 @@ def score_file(
         max_bad_rows: share of rows that may break the schema; by default the schema's.
 
     Raises:
-        ConfigError: there is no such input or bundle, or `out` cannot be meant.
+        ConfigError: there is no such input or bundle, personal data lack their key, or `out` cannot be meant.
         DataError: the bundle is damaged, the input lacks a column, or too many rows break the schema.
         CtrError: `out` cannot be written.
     """
@@ -183,8 +212,8 @@ def score_file(
     rows, bad, shown = 0, 0, no_bad_rows()
     with located(input) as sources, ProbabilityFile(Path(out), sources) as file:
         read = reading_keys(sources[0], scorer.bundle.schema, scorer.columns)
-        scorer.require(column_names(sources[0], read), f'file "{sources[0].name}"')
-        for chunk in ahead(chunks(sources, read, scorer.columns)):
+        scorer.require(scorer.personal.columns(sources[0], read), f'file "{sources[0].name}"')
+        for chunk in ahead(scorer.personal.chunks(chunks(sources, read, scorer.columns))):
             found, broken_rows = scorer.score_chunk(chunk, rows - chunk.offset)
             rows, bad = rows + chunk.count, bad + broken_rows.height
             shown = pl.concat([shown, broken_rows.head(5 - shown.height)])

@@ -311,7 +311,17 @@ def test_side_tables_are_joined_counted_and_kept(write, run, tmp_path, rows_of, 
         "encoding": "latin-1",
     }  # fmt: skip
     folder = run(write("log.csv", small_log), fields=[{"name": "city"}], joins=[join])
-    assert manifest_of(folder)["joins"] == [{"input": "users.psv", "on": "user", "unmatched": 0.05}]
+    assert manifest_of(folder)["joins"] == [
+        {
+            "input": "users.psv",
+            "on": "user",
+            "time": None,
+            "max_age": None,
+            "point_in_time": False,
+            "unmatched": 0.05,
+            "too_old": None,
+        }
+    ]
     assert set(vocabulary_of(folder, "city")["value"]) == {None, "Ä", "B", "C"}
     assert pl.read_parquet(folder / "side_tables/00000.parquet").columns == ["user", "city"]
     shutil.rmtree(users.parent / "users.psv", ignore_errors=True)

@@ -213,7 +213,7 @@ def test_a_side_table_adds_attributes_by_canonical_key_and_order_stays(make_sche
     frame = pl.DataFrame({"click": ["1", "0", "1", "0"], "user": ["1", "3", "2", None]})
     result = prepared(schema, frame, side_tables=[side])
     assert result.frame["age"].to_list() == ["44", None, "33", None]
-    assert result.unmatched == [2]
+    assert [partners.alone for partners in result.unmatched] == [2]
 
 
 def test_a_join_may_go_through_the_attribute_of_another(make_schema):
