@@ -215,8 +215,17 @@ class Config(Strict):
         content = self.model_dump(mode="json", exclude={"tracking", "output"})
         content["data"] = [data_digest, self.data.truth is not None]
         content["training"].pop("device")
-        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        text = json.dumps(_plain(content), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _plain(value: Any) -> Any:
+    """Nested values with whole floats as integers: 3 and 3.0 are the same setting."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_plain(entry) for entry in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def load_config(path: str | Path, changes: Sequence[str] = ()) -> Config:

@@ -304,7 +304,7 @@ def test_an_interruption_ends_with_130_and_says_how_to_go_on(folder, ctr, monkey
     def interrupted(*arguments, **keys):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(job, "ingest", interrupted)
+    monkeypatch.setattr(job, "planned", interrupted)
     code, _, err = ctr("train", "run.toml")
     assert code == 130
     assert "the same command goes on" in err
@@ -314,7 +314,7 @@ def test_a_fault_of_the_program_keeps_its_traceback(folder, monkeypatch):
     def broken(*arguments, **keys):
         raise ZeroDivisionError("a fault")
 
-    monkeypatch.setattr(job, "ingest", broken)
+    monkeypatch.setattr(job, "planned", broken)
     monkeypatch.setattr(sys, "argv", ["ctr", "train", "run.toml"])
     with pytest.raises(ZeroDivisionError):
         cli.main()

@@ -13,51 +13,117 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
 
 from ctr.dataset import manifest
-from ctr.dataset.inputs import Source, find_files, fingerprint, is_url, located
+from ctr.dataset.fingerprints import Fingerprints
+from ctr.dataset.inputs import Source, find_files, is_url, located
 from ctr.dataset.passes import Passes, Progress
 from ctr.dataset.schema import Schema
-from ctr.dataset.split_spec import FilesSplit
+from ctr.dataset.split_spec import FilesSplit, TimeSplit
 from ctr.dataset.splitting import PARTS
 from ctr.errors import ConfigError, CtrError
 
 _UNFINISHED = ".unfinished-"
 
 
-def ingest(schema: Schema, input: str | Path, folder: Path, *, progress: Progress | None = None) -> Path:
+class PlannedDataset:
+    """A dataset that is known by its digest, whether or not it has been built; made by `planned`.
+
+    digest: over schema, input bytes and as-of date. folder: where it is, or will be.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        as_of: str | int | None,
+        folder: Path,
+        parted: list[tuple[Source, str | None]],
+        sides: list[Source],
+    ) -> None:
+        self._schema, self._as_of, self._datasets = schema, as_of, folder
+        self._parted, self._sides = parted, sides
+        self._known = Fingerprints(folder)
+        self._inputs = self._known.of([*(source for source, _ in parted), *sides])
+        self.digest = manifest.dataset_digest(schema, self._inputs, as_of)
+        self.folder = folder / f"{schema.name}-{self.digest[:12]}"
+
+    def build(self, *, progress: Progress | None = None) -> Path:
+        """Encode the log, unless the dataset is there with every byte as it was written; see `ingest`."""
+        if not manifest.is_intact(self.folder, self.digest):
+            with _building(self._datasets, self.folder, self.digest) as (scratch, built):
+                shown = progress or (lambda stage, share: None)
+                work = Passes(self._schema, scratch, built, shown, self._as_of)
+                work.run(self._parted, self._sides)
+                manifest.write(built, self._schema, self.digest, self._inputs, work.summary)
+        self._known.save()
+        return self.folder
+
+
+@contextmanager
+def planned(
+    schema: Schema, input: str | Path, folder: Path, *, as_of: str | int | None = None
+) -> Iterator[PlannedDataset]:
+    """Tell a dataset's digest, and write nothing yet; copies of remote files live as long as the context.
+
+    Raises:
+        ConfigError: there is no such input, or the schema or the as-of date cannot be meant for it.
+        DataError: a remote file cannot be fetched.
+    """
+    _check_as_of(schema, as_of)
+    with ExitStack() as stack:
+        parted = _sources(schema, input, stack)
+        sides = [_only(stack.enter_context(located(join.input, "join")), join.input) for join in schema.joins]
+        yield PlannedDataset(schema, as_of, folder, parted, sides)
+
+
+def ingest(
+    schema: Schema,
+    input: str | Path,
+    folder: Path,
+    *,
+    as_of: str | int | None = None,
+    progress: Progress | None = None,
+) -> Path:
     """Encode a click log.
 
     Args:
         schema: the schema.
         input: path, glob or URL of the log; for `split.by = "files"` the folder that the patterns are relative to.
         folder: where datasets are kept.
+        as_of: an instant of the split's time column; rows from then on are left out.
         progress: called with a stage and the share of it that is done.
 
     Returns:
         The dataset's folder, `<folder>/<schema.name>-<12 characters of its digest>`.
 
     Raises:
-        ConfigError: there is no such input, or the schema cannot be meant for it.
+        ConfigError: there is no such input, or the schema or the as-of date cannot be meant for it.
         DataError: the data break the schema.
         CtrError: the disk is full.
     """
-    with ExitStack() as stack:
-        parted = _sources(schema, input, stack)
-        sides = [_only(stack.enter_context(located(join.input, "join")), join.input) for join in schema.joins]
-        inputs = fingerprint([*(source for source, _ in parted), *sides])
-        digest = manifest.dataset_digest(schema, inputs)
-        target = folder / f"{schema.name}-{digest[:12]}"
-        if manifest.is_intact(target, digest):
-            return target
-        with _building(folder, target) as (scratch, built):
-            work = Passes(schema, scratch, built, progress or (lambda stage, share: None))
-            work.run(parted, sides)
-            manifest.write(built, schema, digest, inputs, work.summary)
-    return target
+    with planned(schema, input, folder, as_of=as_of) as dataset:
+        return dataset.build(progress=progress)
+
+
+def _check_as_of(schema: Schema, as_of: str | int | None) -> None:
+    if as_of is None:
+        return
+    if not isinstance(schema.split, TimeSplit):
+        raise ConfigError(
+            f'data.as_of = "{as_of}" needs a split by time, found split.by = "{schema.split.by}"; '
+            "split by time or leave data.as_of out"
+        )
+    if isinstance(as_of, str):
+        try:
+            datetime.fromisoformat(as_of)
+        except ValueError:
+            raise ConfigError(
+                f'data.as_of: expected an instant such as "2014-10-30" or "2014-10-30T12:00", found "{as_of}"'
+            ) from None
 
 
 def _sources(schema: Schema, given: str | Path, stack: ExitStack) -> list[tuple[Source, str | None]]:
@@ -90,7 +156,7 @@ def _only(sources: list[Source], given: str) -> Source:
 
 
 @contextmanager
-def _building(folder: Path, target: Path) -> Iterator[tuple[Path, Path]]:
+def _building(folder: Path, target: Path, digest: str) -> Iterator[tuple[Path, Path]]:
     """Two empty folders, for scratch and for the dataset; the second becomes `target` at the end, both go on failure.
 
     Raises:
@@ -106,9 +172,11 @@ def _building(folder: Path, target: Path) -> Iterator[tuple[Path, Path]]:
     try:
         (temporary / "built").mkdir()
         yield temporary / "scratch", temporary / "built"
-        if target.exists():  # damaged, or written by another process meanwhile
-            target.rename(temporary / "old")
-        (temporary / "built").rename(target)
+        # Where another process was faster, its files are the same, and may be being read.
+        if not manifest.is_intact(target, digest):
+            if target.exists():
+                target.rename(temporary / "old")
+            (temporary / "built").rename(target)
     except (OSError, pl.exceptions.PolarsError) as error:
         if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
             free = shutil.disk_usage(folder).free >> 20

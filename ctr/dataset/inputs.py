@@ -1,13 +1,12 @@
 """Which files an input names: a path, a glob or a URL; remote files are copied before they are read."""
 
 import glob
-import hashlib
 import os
 import shutil
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -140,23 +139,6 @@ def _remote_names(system: Any, path: str) -> list[str]:
     return sorted(
         entry.path for entry in listed if entry.type == fs.FileType.File and fnmatch(entry.path, path)
     )
-
-
-def fingerprint(sources: Sequence[Source]) -> list[InputFile]:
-    """Name, size and SHA-256 of each file, read as a stream.
-
-    Raises:
-        ConfigError: a file cannot be opened.
-    """
-    result = []
-    for source in sources:
-        try:
-            with source.path.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        except OSError as error:
-            raise ConfigError(f'input "{source.path}": cannot be read: {error.strerror}') from None
-        result.append(InputFile(source.name, source.path.stat().st_size, digest))
-    return result
 
 
 def _first_line(error: BaseException) -> str:

@@ -15,13 +15,13 @@ FORMAT = 1
 _ENCODING_VERSION = 2
 
 
-def dataset_digest(schema: Schema, inputs: Sequence[InputFile]) -> str:
-    """36 hexadecimal characters over schema, input bytes, version of the encoding, and the key id of personal data.
+def dataset_digest(schema: Schema, inputs: Sequence[InputFile], as_of: str | int | None = None) -> str:
+    """36 hexadecimal characters over schema, input bytes, as-of date, encoding version and the personal data's key id.
 
     Raises:
         ConfigError: there are personal data, but no key (see `Personal.of`).
     """
-    parts = [schema.digest(), [list(entry) for entry in inputs], FORMAT, _ENCODING_VERSION]
+    parts = [schema.digest(), [list(entry) for entry in inputs], FORMAT, _ENCODING_VERSION, as_of]
     if personal := Personal.of(schema).entry:
         parts.append(personal["key"])
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:36]

@@ -2,28 +2,31 @@
 
     ingest -> baseline -> for each size: search, retrain, referees -> evaluate (test, once) -> export -> report
 
-A run's folder is named after the digest of its configuration and data. Repeating a finished run does nothing;
-repeating an unfinished one goes on from its last checkpoint.
+A run's folder is named after the digest of its configuration, data and as-of date. Repeating a finished run writes
+nothing; repeating an unfinished one goes on from its last stage and checkpoint; a live one is refused (see `lock`).
 """
 
 import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.status import Status
 
 from ctr.config import Config
 from ctr.dataset.feature_set import FeatureSet
-from ctr.dataset.ingest import ingest
+from ctr.dataset.ingest import planned
 from ctr.dataset.schema import load_schema
 from ctr.dataset.store import Dataset, Part
 from ctr.errors import CtrError, ThresholdError
+from ctr.jobs.lock import LOCK, RunLock
 from ctr.jobs.models import Model, Trainer
 from ctr.jobs.scored import Scored
 from ctr.jobs.verdict import build_report, model_entry, score, scores_table
@@ -69,33 +72,55 @@ def train(config: Config, *, force: bool = False, command: str = "", console: Co
         CtrError: with the exit code of the command line; a `ThresholdError` comes after everything was written.
     """
     console = console or Console(stderr=True)
-    clock = _Clock()
-    schema = load_schema(config.data.schema_file)
-    with clock.stage("ingest"), console.status("reading the log") as status:
-        folder = ingest(
-            schema,
-            config.data.input,
-            Path(config.data.folder),
-            progress=lambda stage, share: status.update(f"{stage} {share:.0%}"),
-        )
-        dataset = Dataset(folder)
-    run = Path(config.output.folder) / f"{config.name}-{config.digest(dataset.digest)}"
-    if force:
-        shutil.rmtree(run, ignore_errors=True)
-    if (run / "DONE").is_file():
-        console.print(f"already done: {run} (--force redoes it)", highlight=False, soft_wrap=True)
-    else:
-        _prepare(run, config)
-        rows = dataset.manifest["rows"]
-        console.print(
-            f"{dataset.name}: {rows['train']:,} train, {rows['valid']:,} valid, {rows['test']:,} test rows, "
-            f"{len(dataset.fields)} fields, {dataset.features:,} features ({clock.seconds['ingest']:.1f} s)",
-            highlight=False,
-            soft_wrap=True,
-        )
-        _Job(config, dataset, run, clock, command, console).run()
+    clock, data = _Clock(), config.data
+    schema = load_schema(data.schema_file)
+    with ExitStack() as stack:
+        with (
+            clock.stage("ingest"),
+            console.status("reading the log") as status,
+            planned(schema, data.input, Path(data.folder), as_of=data.as_of) as plan,
+        ):
+            run = Path(config.output.folder) / f"{config.name}-{config.digest(plan.digest)}"
+            dataset = None
+            if force or not _finished(run):
+                lock = stack.enter_context(RunLock(run))
+                if force or not _finished(run):  # another process may just have finished it
+                    progress = partial(_show, status)
+                    dataset = Dataset(plan.build(progress=progress))
+        if dataset is None:
+            console.print(f"already done: {run} (--force redoes it)", highlight=False, soft_wrap=True)
+        else:
+            if force:
+                _clear(run)
+            _prepare(run, config)
+            rows = dataset.manifest["rows"]
+            console.print(
+                f"{dataset.name}: {rows['train']:,} train, {rows['valid']:,} valid, {rows['test']:,} test rows, "
+                f"{len(dataset.fields)} fields, {dataset.features:,} features ({clock.seconds['ingest']:.1f} s)",
+                highlight=False,
+                soft_wrap=True,
+            )
+            _Job(config, dataset, run, lock, clock, command, console).run()
     _check_threshold(run, config)
     return run
+
+
+def _show(status: Status, stage: str, share: float) -> None:
+    status.update(f"{stage} {share:.0%}")
+
+
+def _finished(run: Path) -> bool:
+    return (run / "DONE").is_file()
+
+
+def _clear(run: Path) -> None:
+    """Delete all that a run's folder holds but its lock; the mark that it is finished first."""
+    (run / "DONE").unlink(missing_ok=True)
+    for path in list(run.iterdir()):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif LOCK not in path.name:
+            path.unlink(missing_ok=True)
 
 
 def _prepare(run: Path, config: Config) -> None:
@@ -132,9 +157,16 @@ class _Job:
     """One run of the main job."""
 
     def __init__(
-        self, config: Config, dataset: Dataset, run: Path, clock: _Clock, command: str, console: Console
+        self,
+        config: Config,
+        dataset: Dataset,
+        run: Path,
+        lock: RunLock,
+        clock: _Clock,
+        command: str,
+        console: Console,
     ) -> None:
-        self.config, self.dataset, self.folder = config, dataset, run
+        self.config, self.dataset, self.folder, self.lock = config, dataset, run, lock
         self.clock, self.command, self.console = clock, command, console
 
     def run(self) -> None:
@@ -155,12 +187,15 @@ class _Job:
         ) as job:
             _write(state, json.dumps({"run_id": job.run_id, "uri": tracker.uri}))
             self._stages(job)
+        self.lock.check()
         _write(self.folder / "DONE", "")
 
     def _stages(self, job: Job) -> None:
         trainer = Trainer(self.config, self.dataset, self.folder / "checkpoints", job, self.console)
         models, chosen = self._train(trainer)
+        self.lock.check()
         other = self._other_reading(trainer, chosen)
+        self.lock.check()
         with self.clock.stage("evaluate"):
             scored, test = score(models, self.dataset, trainer.device)
         best = next((entry for entry in scored if entry.model is chosen), None)
@@ -180,9 +215,11 @@ class _Job:
                 command=self.command,
                 other_reading=other,
             )
+        self.lock.check()
         if chosen and chosen.feature_set:
             chosen.feature_set.save(self.folder / "feature_set")
         self._export(report, trainer, best or scored[0], test)
+        self.lock.check()
         self._report(report, chosen.feature_set if chosen else None)
         job.finish(report, self.folder, self._figures(report))
 
@@ -202,12 +239,14 @@ class _Job:
         ]
         chosen = None
         for ratio, penalty in points:
+            self.lock.check()
             model = trainer.select(settings.kind, ratio=ratio, penalty=penalty)
             self.clock.add("search", model.search_history)
             self.clock.add("retrain", model.history)
             chosen = chosen or model
             models.append(model)
             for referee in settings.referees:
+                self.lock.check()
                 if referee != settings.kind and settings.kind != "all":
                     models.append(trainer.referee(referee, model))
                     self.clock.add("referees", models[-1].history)

@@ -12,11 +12,12 @@ if TYPE_CHECKING:
 
 History = Mapping[str, list[dict[str, Any]]]
 
+_MARKED = 30  # looks, above which their points would hide the line
 STAGES = {"baseline": SERIES[2], "search": SERIES[1], "retrain": SERIES[0]}
 
 
 def learning_plot(report: Report) -> Plot | None:
-    """Draw valid AUC and log loss by epoch of each stage, and how the search closes gates."""
+    """Draw valid AUC and log loss of each stage, look by look, and how the search closes gates."""
     history = {stage: rows for stage in STAGES if (rows := pick(report, "history", stage))}
     if not history:
         return None
@@ -43,8 +44,11 @@ def learning_plot(report: Report) -> Plot | None:
         f"{stage} ends at {decimal(rows[-1].get('valid_auc'))}" for stage, rows in history.items()
     )
     rows = -(-len(shown) // 2)
-    label = f"Learning curves by epoch. Valid AUC: {ends}"
-    caption = "One point per epoch. Baseline and retrain keep the weights of their best epoch on valid."
+    label = f"Learning curves over the epochs. Valid AUC: {ends}"
+    caption = (
+        "One point per look at valid; of a large valid, all looks read the same sample. "
+        "Baseline and retrain keep the weights of their best look."
+    )
     return plot("learning", draw, (1000, 60 + 200 * rows), 60 + 170 * len(shown), label, caption)
 
 
@@ -57,14 +61,15 @@ def _draw_learning(axes: "Axes", history: History, title: str, key: str) -> None
     from matplotlib.ticker import MaxNLocator
 
     for stage, rows in _recorded(history, key).items():
-        epochs = [row["epoch"] for row in rows]
-        axes.plot(epochs, [row[key] for row in rows], color=STAGES[stage], marker="o", markersize=3.5)
+        epochs = [row.get("passes", row["epoch"]) for row in rows]  # runs of one look an epoch tell no passes
+        size = 3.5 if len(rows) <= _MARKED else 0.0
+        axes.plot(epochs, [row[key] for row in rows], color=STAGES[stage], marker="o", markersize=size)
         if key == "valid_logloss" and all(known(row.get("train_logloss")) for row in rows):
             axes.plot(epochs, [row["train_logloss"] for row in rows], color=STAGES[stage], linewidth=0.9)
     axes.set_title(title)
     axes.grid(axis="y")
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
-    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8))
+    axes.set_xlabel("epochs")
     if key == "temperature":
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(lambda value, _: short(value))

@@ -111,7 +111,10 @@ class EvidenceGates:
             raise TypeError("expected a network with a SoftGate")
         self.network, self.gate, self.schedule = network, network.gate, schedule
         self.price, self.rate = price, rate
-        self.rewind_step, self.folder = round(rewind_epoch * schedule.steps_per_epoch), folder
+        self.folder = folder
+        # The first step at which so much of an epoch is done: the last one, where it is done only after that.
+        reached = math.ceil(rewind_epoch * schedule.steps_per_epoch - 1e-9)
+        self.rewind_step = min(reached, schedule.steps - 1)
         device = network.table.weight.device
         rows = len(network.table.weight)
         self.sums = torch.zeros(rows, 2, device=device)  # S and H of each table row

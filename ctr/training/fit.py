@@ -20,8 +20,9 @@ from ctr.evaluation.sampling import row_weights
 from ctr.network.network import Network
 from ctr.training.checkpoint import damaged, load_checkpoint, save_checkpoint
 from ctr.training.looks import Companion, Look, Result, Watcher, look_points, look_rows
-from ctr.training.optimizers import LazyAdam, dense_parameters, table_parameters
+from ctr.training.optimizers import Optimizers
 from ctr.training.predict import predict, to_inputs
+from ctr.training.stretch import Stretch
 
 CHECKPOINT_SECONDS = 60.0  # inside an epoch; at its end there is always a checkpoint
 _LOSS_CHECK = 50  # steps between looks at the loss: a look per step would stall a GPU
@@ -86,21 +87,14 @@ class _Loop:
         self.points = look_points(len(train), settings.eval_every)
         self.valid = None if valid is None else look_rows(valid, len(train.part), len(self.points))
         self.rates = dict(rates)
-        tables = table_parameters(network)
-        gates = [] if network.gate is None else list(network.gate.parameters())
-        self.tables = LazyAdam(tables, settings.learning_rate, weight_decay=settings.weight_decay)
-        dense = dense_parameters(network, [*tables, *gates])
-        # A table alone (logistic regression without bias) leaves nothing dense to train.
-        self.dense = (
-            torch.optim.Adam(dense, settings.learning_rate, weight_decay=settings.network_weight_decay)
-            if dense
-            else None
+        self.optimizers = Optimizers(
+            network, settings.learning_rate, settings.weight_decay, settings.network_weight_decay
         )
         self.history: list[Look] = []
         self.step, self.best_step, self.best_auc = 0, 0, -1.0
         self.stale = 0  # looks since the best one
         self.best: dict[str, Tensor] | None = None  # its weights, as long as they are not on disk
-        self.since = _Since()
+        self.since = Stretch()
         self.saved = time.monotonic()
 
     @property
@@ -110,22 +104,10 @@ class _Loop:
         watched = self.companion is None and self.valid is not None
         return self.step >= self.total or (watched and self.stale >= patience)
 
-    @property
-    def learning_rate(self) -> float:
-        """The current one, after any plateau."""
-        return float(self.tables.param_groups[0]["lr"])
-
-    @learning_rate.setter
-    def learning_rate(self, rate: float) -> None:
-        for optimizer in filter(None, (self.tables, self.dense)):
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-
     def run_epoch(self) -> None:
         """Train to the end of the epoch, or until patience is lost; a look at valid and a checkpoint now and then."""
         epoch, start = divmod(self.step, len(self.train))
         self.network.train()
-        self.since = _Since()
         for number, batch in enumerate(self.train.epoch(epoch, start), start + 1):
             self._train(batch)
             due = number in self.points or self.step >= self.total
@@ -140,7 +122,7 @@ class _Loop:
         inputs, labels = to_inputs(batch, self.device), torch.from_numpy(batch.labels).to(self.device)
         weights = None if batch.weights is None else torch.from_numpy(batch.weights).to(self.device)
         if self.step in self.rates:
-            self.learning_rate = self.rates[self.step]
+            self.optimizers.learning_rate = self.rates[self.step]
         if self.companion:
             self.companion.before_step(inputs, labels, weights, self.step / self.total)
         loss = F.binary_cross_entropy_with_logits(self.network(inputs), labels, weight=weights)
@@ -149,9 +131,7 @@ class _Loop:
         loss.backward()  # type: ignore[no-untyped-call]
         if self.companion:
             self.companion.after_backward()
-        self.tables.step()
-        if self.dense:
-            self.dense.step()
+        self.optimizers.step()
         self.step += 1
         self.since.add(loss.detach() * len(batch), batch)
 
@@ -166,37 +146,36 @@ class _Loop:
     def _diverged(self, what: str, step: int) -> CtrError:
         return CtrError(
             f"the training {what} became NaN or infinite at step {step}; lower training.learning_rate "
-            f"(now {self.learning_rate:g}), or scale wide numeric fields"
+            f"(now {self.optimizers.learning_rate:g}), or scale wide numeric fields"
         )
 
     def _look(self, epoch: int, batch: int) -> None:
         """See how good the weights are by now, keep the best, and save a checkpoint when it is time."""
-        since, rate = self.since, self.learning_rate
-        speed = since.rows / since.seconds
-        self.tables.settle()
+        since, speed = self.since, self.since.rows_per_second
+        self.optimizers.settle()
         extra = self.companion.before_look() if self.companion else {}
         auc, logloss = self._judge() if self.valid is not None else (None, None)
         record = Look(
             epoch=epoch + 1,
             step=self.step,
+            passes=self.step / len(self.train),
             seconds=since.seconds,
             rows_per_second=speed,
             train_logloss=since.mean_loss,
             valid_auc=auc,
             valid_logloss=logloss,
-            learning_rate=rate,
+            learning_rate=self.optimizers.learning_rate,
             extra=extra,
-            ends_epoch=batch == len(self.train),
         )
         self.history.append(record)
-        ends = record.ends_epoch
-        if ends and auc is not None and self.best_step <= self.step - batch:
-            self.learning_rate *= self.settings.plateau
-        self.since = _Since()
-        if ends or self.finished or time.monotonic() - self.saved > CHECKPOINT_SECONDS:
+        if record.ends_epoch and auc is not None and self.best_step <= self.step - batch:
+            self.optimizers.learning_rate *= self.settings.plateau
+        self.since = Stretch()
+        if record.ends_epoch or self.finished or time.monotonic() - self.saved > CHECKPOINT_SECONDS:
             self._save()
         if self.watcher:
             self.watcher.look(record)
+        self.since.train_on()
 
     def _judge(self) -> tuple[float, float]:
         """AUC and log loss on valid; the weights are kept where no look was better."""
@@ -228,8 +207,7 @@ class _Loop:
     def _state(self) -> dict[str, Any]:
         return {
             "network": self.network.state_dict(),
-            "tables": self.tables.state_dict(),
-            "dense": self.dense.state_dict() if self.dense else None,
+            "optimizers": self.optimizers.state_dict(),
             "companion": self.companion.state_dict() if self.companion else None,
             "history": [asdict(record) for record in self.history],
             "progress": [self.step, self.best_step, self.best_auc, self.stale],
@@ -246,12 +224,11 @@ class _Loop:
             self._take_up(state)
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             raise damaged(self.folder / "last", error) from None
+        self.since.train_on()
 
     def _take_up(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
-        self.tables.load_state_dict(_numbered(state["tables"]))
-        if self.dense:
-            self.dense.load_state_dict(_numbered(state["dense"]))
+        self.optimizers.load_state_dict(state["optimizers"])
         if self.companion:
             self.companion.load_state_dict(state["companion"])
         self.history = [Look(**record) for record in state["history"]]
@@ -272,45 +249,3 @@ class _Loop:
         watched = self.companion is None and self.valid is not None
         step = self.best_step if watched else self.step
         return Result(self.history, step, -(-step // len(self.train)), self.step)
-
-
-class _Since:
-    """What was trained on since the last look. Losses stay on the device until someone asks."""
-
-    def __init__(self) -> None:
-        self._started = time.perf_counter()
-        self._pending: list[Tensor] = []
-        self._loss, self._weight = 0.0, 0.0
-        self.rows, self.batches = 0, 0
-
-    def add(self, loss: Tensor, batch: Batch) -> None:
-        """Take in the summed loss of a batch."""
-        self._pending.append(loss)
-        self._weight += len(batch) if batch.weights is None else float(batch.weights.sum())
-        self.rows += len(batch)
-        self.batches += 1
-
-    def first_not_finite(self) -> int | None:
-        """How many batches before the last one a loss was not finite; None where all are. Settles what is pending."""
-        losses, self._pending = torch.stack(self._pending), []
-        finite = torch.isfinite(losses)
-        if not bool(finite.all()):
-            return len(losses) - 1 - int(finite.logical_not().nonzero()[0])
-        self._loss += float(losses.sum())
-        return None
-
-    @property
-    def mean_loss(self) -> float:
-        """Per unit of weight, over what is settled."""
-        return self._loss / self._weight if self._weight else 0.0
-
-    @property
-    def seconds(self) -> float:
-        """Since the last look."""
-        return time.perf_counter() - self._started
-
-
-def _numbered(state: dict[str, Any]) -> dict[str, Any]:
-    """JSON turned the parameters' numbers into text; optimizers want numbers, and their steps on the CPU."""
-    numbered = {int(key): {**value, "step": value["step"].cpu()} for key, value in state["state"].items()}
-    return {**state, "state": numbered}

@@ -12,7 +12,7 @@ from ctr.dataset.stacked import subset
 from ctr.network.embeddings import Inputs
 
 LOOKS = 10  # in an epoch, where the configuration does not say
-_FEWEST_ROWS = 20_000
+_FEWEST_ROWS = 10_000
 # A row is predicted about three times as fast as it is trained on: so all looks of an epoch take a tenth of its time.
 _ROWS_LOOKED_AT = 0.3  # for each train row, in an epoch
 
@@ -22,16 +22,18 @@ class Look:
     """A look at valid, and the training since the look before.
 
     epoch: the one that it falls in, from 1. step: batches trained on so far, over all epochs.
-    seconds: since the look before, this one included; `rows_per_second` leaves it out.
+    passes: the same in epochs; 2.3 is three tenths into the third.
+    seconds: since the look before, this one included; those of all looks add up to the whole training. What is saved
+        after a look counts for the next one. rows_per_second: of training alone, without looks and saving.
     train_logloss: mean over the rows trained on since the look before.
     valid_auc, valid_logloss: on the rows of `look_rows`; None where a training is not watched (a refit).
     learning_rate: of the steps before this look.
-    extra: what a companion reports of itself, such as the share of open gates. ends_epoch: whether it came after the
-    last batch of its epoch.
+    extra: what a companion reports of itself, such as the share of open gates.
     """
 
     epoch: int
     step: int
+    passes: float
     seconds: float
     rows_per_second: float
     train_logloss: float
@@ -39,13 +41,16 @@ class Look:
     valid_logloss: float | None
     learning_rate: float
     extra: dict[str, float] = field(default_factory=dict)
-    ends_epoch: bool = True
+
+    @property
+    def ends_epoch(self) -> bool:
+        """Whether it came after the last batch of its epoch."""
+        return self.passes == self.epoch
 
     def flat(self) -> dict[str, float]:
         """All numbers that there are, in one level."""
         values = asdict(self)
         extra: dict[str, float] = values.pop("extra")
-        del values["ends_epoch"]
         return {key: value for key, value in {**values, **extra}.items() if value is not None}
 
 
@@ -53,8 +58,9 @@ class Look:
 class Result:
     """What `fit` returns.
 
-    history: every look. best_step: after which the network's weights are taken: those of the best look, or of the
-    last step with a companion and in a refit. best_epoch: the epoch of it. steps: batches trained on.
+    history: every look, those that end an epoch too, at the same rows of valid (`look_rows`: a sample of a large one).
+    best_step: after which the network's weights are taken: those of the best look, or of the last step with a
+        companion and in a refit. best_epoch: the epoch of it. steps: batches trained on.
     """
 
     history: list[Look]
@@ -103,13 +109,17 @@ def look_rows(valid: Batches, train_rows: int, looks: int) -> Batches:
     """The rows of valid that every look of a training reads: all of them, or a seeded sample where that costs too much.
 
     With a sample all looks of an epoch take about a tenth of the epoch's time. It is the same at every look, so that
-    looks can be compared; the best weights are those of the best look, judged on these rows.
+    looks can be compared; the best weights are those of the best look, judged on these rows. Where clicks are so rare
+    that the sample has none, all rows are read.
     """
     rows = len(valid.part)
     count = max(_FEWEST_ROWS, int(_ROWS_LOOKED_AT * train_rows / looks))
     if count >= rows:
         return valid
     chosen: npt.NDArray[np.int64] = np.sort(shuffled(np.arange(count), rows, seed=0, epoch=0))
+    counted = chosen if valid.part.weights is None else chosen[valid.part.weights[chosen] > 0]
+    if len(np.unique(valid.part.labels[counted])) < 2:
+        return valid
     return Batches(subset(valid.part, chosen), valid.layout, valid.batch_size)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
 from ctr.network.embeddings import Table
+from ctr.network.network import Network
 
 
 class LazyAdam(Optimizer):
@@ -103,6 +104,62 @@ class LazyAdam(Optimizer):
 def _shrinkage(group: dict[str, Any], missed: Tensor, dtype: torch.dtype) -> Tensor:
     """`(1 - learning_rate * weight_decay) ** missed - 1`, exact where float32 would round the bracket to 1. (U, 1)."""
     return torch.expm1(missed.to(dtype).unsqueeze(1) * math.log1p(-group["lr"] * group["weight_decay"]))
+
+
+class Optimizers:
+    """All that moves the weights of a network: `LazyAdam` for tables, Adam for dense weights. Gates are not theirs.
+
+    Args:
+        network: whose weights are trained.
+        learning_rate: of both.
+        weight_decay: of tables, decoupled. network_weight_decay: of dense weights, L2.
+    """
+
+    def __init__(
+        self, network: Network, learning_rate: float, weight_decay: float, network_weight_decay: float
+    ) -> None:
+        tables = table_parameters(network)
+        gates = [] if network.gate is None else list(network.gate.parameters())
+        dense = dense_parameters(network, [*tables, *gates])
+        self._tables = LazyAdam(tables, learning_rate, weight_decay=weight_decay)
+        self._each: dict[str, Optimizer] = {"tables": self._tables}
+        # A table alone (logistic regression without bias) leaves nothing dense to train.
+        if dense:
+            self._each["dense"] = torch.optim.Adam(dense, learning_rate, weight_decay=network_weight_decay)
+
+    @property
+    def learning_rate(self) -> float:
+        """The current one, of all weights."""
+        return float(self._tables.param_groups[0]["lr"])
+
+    @learning_rate.setter
+    def learning_rate(self, rate: float) -> None:
+        for optimizer in self._each.values():
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+
+    def step(self) -> None:
+        """Move all weights that have a gradient."""
+        for optimizer in self._each.values():
+            optimizer.step()
+
+    def settle(self) -> None:
+        """Bring table rows up to date that no batch has read for a while."""
+        self._tables.settle()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed training needs."""
+        return {name: optimizer.state_dict() for name, optimizer in self._each.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what `state_dict` gave, also after JSON turned the parameters' numbers into text."""
+        for name, optimizer in self._each.items():
+            saved = state[name]
+            # Adam wants its steps on the CPU.
+            numbered = {
+                int(key): {**value, "step": value["step"].cpu()} for key, value in saved["state"].items()
+            }
+            optimizer.load_state_dict({**saved, "state": numbered})
 
 
 def table_parameters(network: nn.Module) -> list[nn.Parameter]:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from ctr.dataset.batches import Batches, Layout
 from ctr.network.backbones import BACKBONES
 from ctr.network.gates import SoftGate
+from ctr.selection import evidence
 from ctr.selection.evidence import EvidenceGates, Schedule, evidence_of
 from ctr.training.predict import to_inputs
 from tests.reference.evidence import DenseGates, contributions
@@ -160,6 +161,35 @@ def test_gates_of_ruled_features_do_not_listen_to_evidence(mixed, make_network, 
     assert logits[[2, 3]].tolist() == [1.0, 1.0]
     assert logits[[4, 9]].tolist() == [-1.0, -1.0]
     assert float(logits[~(always | never)].max()) < 0.0
+
+
+@pytest.mark.parametrize(
+    ("rewind", "steps_per_epoch", "steps", "at"),
+    [
+        (0, 7, 7, 0),
+        (0.5, 10, 10, 5),
+        (0.3, 10, 10, 3),  # 0.3 * 10 is no whole number in floating point
+        (0.3, 7, 7, 3),  # 2 of 7 is less than 0.3
+        (0.99, 7, 7, 6),  # only the end of the search has so much: the last step then
+        (1, 7, 21, 7),
+        (1.5, 4, 12, 6),
+    ],
+)
+def test_weights_are_put_aside_before_the_first_step_that_reaches_the_rewind_epoch(
+    rewind, steps_per_epoch, steps, at, planted, make_network, tmp_path, monkeypatch
+):
+    network, saved = make_network(planted, "lr"), []
+    network.gate = SoftGate(planted.features + 1)
+    values = torch.ones(planted.features, dtype=torch.bool)
+    schedule = Schedule(steps, steps_per_epoch, 20.0)
+    gates = EvidenceGates(
+        network, schedule, price=1.0, values=values, rate=1.0, rewind_epoch=rewind, folder=tmp_path
+    )
+    monkeypatch.setattr(evidence, "save_checkpoint", lambda folder, state: saved.append(gates.step))
+    batch = next(batches_of(planted, 64).epoch())
+    for number in range(steps):
+        one_step(network, gates, batch, number / steps)
+    assert saved == [at]
 
 
 @EACH

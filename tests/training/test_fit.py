@@ -266,7 +266,36 @@ def test_an_epoch_has_ten_looks_by_default(train, batches):
     result, _ = train(data=batches(rows=1280), epochs=2, eval_every=None)
     assert [look.step for look in result.history] == list(range(2, 41, 2))
     assert [look.epoch for look in result.history] == [1] * 10 + [2] * 10
+    assert [look.passes for look in result.history] == [number / 10 for number in range(1, 21)]
     assert [look.ends_epoch for look in result.history] == ([False] * 9 + [True]) * 2
+
+
+def test_seconds_add_up_to_the_whole_training_and_speed_is_that_of_training_alone(train, monkeypatch):
+    clock, judged, saved = [0.0], loop.predict, []
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(loop.time, "monotonic", lambda: 0.0)
+    step = loop.Optimizers.step
+
+    def taking(seconds, call):
+        def slow(*arguments):
+            clock[0] += seconds
+            return call(*arguments)
+
+        return slow
+
+    def save(folder, state):
+        saved.append(folder.name)
+        clock[0] += 100.0
+        save_checkpoint(folder, state)
+
+    monkeypatch.setattr(loop.Optimizers, "step", taking(1.0, step))
+    monkeypatch.setattr(loop, "predict", taking(10.0, judged))
+    monkeypatch.setattr(loop, "save_checkpoint", save)
+    scripted(monkeypatch, [0.6, 0.5, 0.5, 0.5, 0.5, 0.5])
+    result, _ = train(epochs=2, eval_every=3)  # looks after 3, 6 and 7 batches of 64 rows; the last has 16
+    assert saved == ["best", "last", "last"]
+    assert [look.seconds for look in result.history] == [13.0, 13.0, 11.0, 213.0, 13.0, 11.0]
+    assert [look.rows_per_second for look in result.history] == [64.0, 64.0, 16.0] * 2
 
 
 def test_patience_below_one_stops_inside_an_epoch(train, fresh, batches, monkeypatch):
@@ -299,6 +328,16 @@ def test_looks_read_a_sample_of_a_large_valid_and_always_the_same(batches, monke
     assert len(look_rows(valid, 100, 10).part) == 50
     np.testing.assert_array_equal(some.part.rows, look_rows(valid, 2000, 10).part.rows)
     assert len(set(some.part.rows.tolist())) == 60
+    rare = replace(
+        valid.part, labels=np.where(np.isin(valid.part.rows, some.part.rows), 0, valid.part.labels)
+    )
+    unclicked = loop.Batches(rare, valid.layout, 128)
+    assert look_rows(unclicked, 2000, 10) is unclicked  # a sample without a click tells nothing
+    unweighted = (1 - some.part.labels).astype(np.float32)
+    light = np.ones(300, np.float32)
+    light[some.part.rows] = unweighted
+    weightless = loop.Batches(replace(valid.part, weights=light), valid.layout, 128)
+    assert look_rows(weightless, 2000, 10) is weightless
     whole = valid.layout.gather(valid.part, some.part.rows)
     part = next(loop.Batches(some.part, some.layout, 60).epoch())
     for name in ("ids", "values", "list_ids", "list_slots", "list_lengths", "labels"):

@@ -12,7 +12,7 @@ from ctr.training.progress import stage_progress
 
 
 def record(number: int, **extra: float) -> Look:
-    return Look(number, number * 10, 2.0, 12_345.0, 0.51234, 0.76543, 0.5, 0.001, extra)
+    return Look(number, number * 10, float(number), 2.0, 12_345.0, 0.51234, 0.76543, 0.5, 0.001, extra)
 
 
 def shown(terminal: bool) -> tuple[Console, io.StringIO]:
@@ -36,9 +36,9 @@ def test_without_a_terminal_there_is_one_line_per_epoch():
 def test_a_look_inside_an_epoch_is_shown_only_where_training_ended_with_it():
     console, text = shown(terminal=False)
     with stage_progress(console, "baseline") as bar:
-        bar.look(replace(record(1), ends_epoch=False))
+        bar.look(replace(record(1), passes=0.5))
         bar.look(record(1))
-        bar.look(replace(record(2), ends_epoch=False, valid_auc=None))
+        bar.look(replace(record(2), passes=1.5, valid_auc=None))
     assert [line.split()[2] for line in text.getvalue().splitlines()] == ["1", "2"]
     assert "valid" not in text.getvalue().splitlines()[1]
 
