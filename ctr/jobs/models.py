@@ -23,10 +23,10 @@ from ctr.selection import optfs
 from ctr.selection.compaction import compact_architecture, compact_layout, compact_network
 from ctr.selection.referees import REFEREES, number_to_keep
 from ctr.tracking import Job
-from ctr.training.checkpoint import load_checkpoint
+from ctr.training.checkpoint import load_checkpoint, save_checkpoint
 from ctr.training.fit import fit
 from ctr.training.looks import Look, Result, Watcher, rates
-from ctr.training.predict import pick_device, predict
+from ctr.training.predict import calibrate, pick_device, predict
 from ctr.training.progress import stage_progress
 
 _EVALUATION_ROWS = 8192  # rows in a batch where nothing is learned
@@ -247,7 +247,7 @@ class Trainer:
     def refit(self, model: Model, parts: Sequence[Part]) -> Model:
         """Train `model` again, from the same first weights and for the steps that valid chose, on all of `parts`."""
         torch.manual_seed(self.config.seed)
-        network = self._start(model)
+        network, evaluated = self._start(model), model.load()
         name = f"{model.name}-refit"
         with self._stage(name, "refit") as watcher:
             result = fit(
@@ -260,6 +260,10 @@ class Trainer:
                 rates=rates(model.history),
                 watcher=watcher,
             )
+        # No rows are left that it was not trained on: the calibration of the model that was evaluated stands in.
+        network.slope.copy_(evaluated.slope)
+        network.intercept.copy_(evaluated.intercept)
+        save_checkpoint(self.folder / name / "best", {"network": network.state_dict()})
         return replace(model, folder=self.folder / name, history=result.history)
 
     def _retrain(
@@ -320,9 +324,14 @@ class Trainer:
         with self._stage(name, stage) as watcher:
             train = self._batches(self.train, layout, learning=True)
             valid = self._batches(self.valid, layout)
-            return fit(
+            result = fit(
                 network, train, valid, self.config.training, folder=self.folder / name, watcher=watcher
             )
+        if self.dataset.schema.keep_rate < 1.0:
+            # Undoing the sampling multiplies odds: what is wrong with them must be put right before.
+            calibrate(network, valid)
+            save_checkpoint(self.folder / name / "best", {"network": network.state_dict()})
+        return result
 
     def _batches(self, part: Part, layout: Layout, learning: bool = False) -> Batches:
         if learning:

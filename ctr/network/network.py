@@ -53,6 +53,8 @@ class Architecture:
 class Network(nn.Module):
     """From a batch to logits. `forward` changes nothing and applies no sigmoid.
 
+    The buffers `slope` and `intercept` calibrate the logits (`ctr.evaluation.calibration`); 1 and 0 leave them alone.
+
     Args:
         table: rows to vectors.
         backbone: vectors to a logit.
@@ -61,6 +63,9 @@ class Network(nn.Module):
         pooling: of each list field.
         projections: what turns the numbers of vector fields into vectors, where there are any.
     """
+
+    slope: Tensor
+    intercept: Tensor
 
     def __init__(
         self,
@@ -75,6 +80,8 @@ class Network(nn.Module):
         self.pooling, self.projections = pooling, projections
         self.table, self.gate, self.backbone, self.linear = table, gate, backbone, linear
         self.bias = nn.Parameter(torch.zeros(1)) if linear else None
+        self.register_buffer("slope", torch.ones(()))
+        self.register_buffer("intercept", torch.zeros(()))
         # Where a search listens: to what the gate is given, and to what the backbone is fed.
         self.ungated, self.gated = nn.Identity(), nn.Identity()
 
@@ -82,10 +89,9 @@ class Network(nn.Module):
         """Logits (B,)."""
         vectors = self.embed(inputs)  # (B, F, W)
         logits: Tensor = self.backbone(vectors if self.bias is None else vectors[..., :-1])
-        if self.bias is None:
-            return logits
-        first_order = vectors[..., -1].sum(1) + self.bias  # (B,)
-        return first_order + logits
+        if self.bias is not None:
+            logits = vectors[..., -1].sum(1) + self.bias + logits  # first-order weights (B,)
+        return self.slope * logits + self.intercept
 
     def embed(self, inputs: Inputs) -> Tensor:
         """Gated vectors of all fields (B, F, W): single-valued fields first, then lists."""

@@ -59,6 +59,7 @@ def compact_network(network: Network, dataset: Dataset, feature_set: FeatureSet)
     compact = Network(table, backbone, network.linear, pooling=pooling, projections=projections)
     if network.bias is not None and compact.bias is not None:
         compact.bias = torch.nn.Parameter(network.bias.detach().clone())
+    compact.slope, compact.intercept = network.slope.clone(), network.intercept.clone()
     return compact.train(network.training)
 
 

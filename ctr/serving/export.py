@@ -107,7 +107,7 @@ def export_bundle(
             "architecture": asdict(architecture),
             "fields": entries,
             "columns": dataset.manifest["columns"],
-            "sampling": _sampling(dataset.schema),
+            "sampling": _sampling(dataset.schema, network),
             "personal": personal.entry
             and {**personal.entry, "fields": [f.model_dump() for f in personal.fields]},
             "metrics": dict(metrics),
@@ -154,13 +154,15 @@ def _unknown_rows(dataset: Dataset, layout: Layout) -> list[int]:
     return [row for row in rows if row > 0]
 
 
-def _sampling(schema: Schema) -> dict[str, Any] | None:
+def _sampling(schema: Schema, network: Network) -> dict[str, Any] | None:
     if schema.negative_keep_rate is None:
         return None
     return {
         "negative_keep_rate": schema.keep_rate,
         "correction": "p = q / (q + (1 - q) / negative_keep_rate)",
         "applied_by": "scorer",
+        "slope": float(network.slope),
+        "intercept": float(network.intercept),
     }
 
 

@@ -58,11 +58,15 @@ class Sampling(Strict):
 
     The network's own probabilities q are those of that log. `ctr score` and `Scorer` correct them, once:
     p = q / (q + (1 - q) / negative_keep_rate); nobody after them must do it again.
+
+    slope, intercept: by which the network, as its last step, has calibrated the logits of q on valid.
     """
 
     negative_keep_rate: Annotated[float, Key(gt=0.0, le=1.0)]
     correction: Literal["p = q / (q + (1 - q) / negative_keep_rate)"]
     applied_by: Literal["scorer"]
+    slope: Finite
+    intercept: Finite
 
 
 class PersonalEntry(Strict):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ctr.dataset.batches import Batch, Batches
 from ctr.errors import ConfigError
+from ctr.evaluation.calibration import Calibration, calibrated
 from ctr.evaluation.sampling import unsampled
 from ctr.network.embeddings import Inputs
 from ctr.network.network import Network
@@ -55,6 +56,26 @@ def predict(network: Network, batches: Batches) -> npt.NDArray[np.float64]:
     Raises:
         ValueError: the batches are in another order.
     """
+    return unsampled(_logits(network, batches), batches.part.keep_rate)
+
+
+@torch.no_grad()
+def calibrate(network: Network, batches: Batches) -> Calibration:
+    """Set the calibration of a network by rows that it was not trained on, in the order of their part.
+
+    Raises:
+        ValueError: the batches are in another order.
+    """
+    network.slope.fill_(1.0)
+    network.intercept.fill_(0.0)
+    part = batches.part
+    found = calibrated(_logits(network, batches), part.labels, part.weights)
+    network.slope.fill_(found.slope)
+    network.intercept.fill_(found.intercept)
+    return found
+
+
+def _logits(network: Network, batches: Batches) -> npt.NDArray[np.float64]:
     if not batches.in_order:
         raise ValueError("predict: expected batches in the order of the part, found another order")
     device = network.table.weight.device
@@ -62,4 +83,4 @@ def predict(network: Network, batches: Batches) -> npt.NDArray[np.float64]:
     network.eval()
     logits = [network(to_inputs(batch, device)).cpu().double() for batch in batches.epoch()]
     network.train(was_training)
-    return unsampled(torch.cat(logits).numpy(), batches.part.keep_rate) if logits else np.zeros(0)
+    return torch.cat(logits).numpy() if logits else np.zeros(0)

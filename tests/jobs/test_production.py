@@ -166,6 +166,8 @@ def test_metrics_are_those_of_the_unsampled_world(run):
     expected = (table["baseline"] * weight).sum() / (table["label"] * weight).sum()
     assert report["baseline"]["test"]["calibration_ratio"] == pytest.approx(expected, rel=1e-6)
     assert 0.8 < expected < 1.25  # without the correction about one and a half
+    sampling = json.loads((folder / "bundle" / "manifest.json").read_text())["sampling"]
+    assert (sampling["slope"], sampling["intercept"]) != (1.0, 0.0)
 
 
 def test_the_better_reading_of_dropped_values_is_reported_and_can_be_asked_for(run, log):

@@ -106,6 +106,8 @@ def test_a_logistic_regression_by_hand(train, tmp_path):
     weights[names["tags", "a"]], weights[names["tags", "b"]] = 4.0, 2.0
     weights[names["tags", "missing"]], weights[names["tags", "unknown"]] = -1.0, 0.0
     trained.network.bias.data[:] = -3.0
+    trained.network.slope.fill_(1.0)
+    trained.network.intercept.fill_(0.0)
     scorer = Scorer(trained.export(tmp_path / "bundle"))
     found = scorer.score(pl.DataFrame({"user": ["u0", "u1", "new", None], "tags": ["a|b", "b", "a|new", ""]}))
     logits = [-3 + 1 + 3, -3 - 2 + 2, -3 + 0.5 + 2, -3 + 0.25 - 1]
