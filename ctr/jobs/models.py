@@ -1,7 +1,7 @@
 """The models of a job: each is trained in a folder of its own and can be had again from there."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -118,6 +118,19 @@ class _MetricsByStep:
         self._run.metrics(values, step=int(values.pop("step")))
 
 
+class _Guard:
+    """Makes sure at each look that the run is still ours; two processes must not write one training's checkpoints."""
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        self._check = check
+
+    def step(self, epoch: int, batch: int, batches: int, rows: int, loss: float) -> None:
+        """Looks are often enough."""
+
+    def look(self, record: Look) -> None:
+        self._check()
+
+
 def _parameters(network: Network) -> int:
     return sum(parameter.numel() for parameter in network.parameters()) - network.table.weight.shape[1]
 
@@ -131,11 +144,20 @@ class Trainer:
         folder: for checkpoints, one folder per model.
         job: the MLflow run; each training becomes a nested one.
         console: for progress.
+        check: raises where another process has taken the run over.
     """
 
-    def __init__(self, config: Config, dataset: Dataset, folder: Path, job: Job, console: Console) -> None:
+    def __init__(
+        self,
+        config: Config,
+        dataset: Dataset,
+        folder: Path,
+        job: Job,
+        console: Console,
+        check: Callable[[], None],
+    ) -> None:
         self.config, self.dataset, self.folder = config, dataset, folder
-        self._job, self._console = job, console
+        self._job, self._console, self._guard = job, console, _Guard(check)
         self._stages: set[str] = set()
         self._searches: dict[float, optfs.Search] = {}
         self._starts: dict[
@@ -345,4 +367,4 @@ class Trainer:
         stage = name if stage in self._stages else stage
         self._stages.add(stage)
         with self._job.stage(stage) as run, stage_progress(self._console, name) as bar:
-            yield _Watchers([bar, _MetricsByStep(run)])
+            yield _Watchers([self._guard, bar, _MetricsByStep(run)])

@@ -191,7 +191,8 @@ class _Job:
         _write(self.folder / "DONE", "")
 
     def _stages(self, job: Job) -> None:
-        trainer = Trainer(self.config, self.dataset, self.folder / "checkpoints", job, self.console)
+        checkpoints = self.folder / "checkpoints"
+        trainer = Trainer(self.config, self.dataset, checkpoints, job, self.console, self.lock.check)
         models, chosen = self._train(trainer)
         self.lock.check()
         other = self._other_reading(trainer, chosen)

@@ -1,4 +1,4 @@
-"""Synthetic logs as production has them: sampled, late, biased by position, weighted. Bounds are four standard errors."""
+"""Synthetic logs as production has them: sampled, late, biased by position, weighted. Bounds: four standard errors."""
 
 import hashlib
 from datetime import timedelta
@@ -200,7 +200,8 @@ def test_the_truth_knows_positions_and_still_says_what_can_be_seen(written):
         name: part.get_column("detectable").mean()
         for (name,), part in found.group_by("field", maintain_order=True)
     }
-    assert by_field["position"] == 1.0 and by_field["browser"] == 0.0 < by_field["site"]
+    assert by_field["position"] == 1.0
+    assert by_field["browser"] == 0.0 < by_field["site"]
     assert not found.filter(field="position")["noise"].any()
     assert read_truth(folder) == truth
 
