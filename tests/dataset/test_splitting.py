@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ctr.dataset.schema import Schema
 from ctr.dataset.split_keys import HashKey, TimeKey, mixed
 from ctr.dataset.split_spec import HashSplit, RandomSplit, TimeSplit
 from ctr.dataset.splitting import (
@@ -21,6 +22,7 @@ from ctr.dataset.splitting import (
     time_cuts,
 )
 from ctr.errors import ConfigError, DataError
+from ctr.settings import check
 
 HOUR, DAY = 3_600_000_000, 86_400_000_000
 
@@ -243,3 +245,19 @@ def test_an_as_of_date_for_numbers_must_be_a_number():
     key, batches = time_key(list(range(20)))
     with pytest.raises(ConfigError, match='"2023-05-01" is a date'):
         time_cuts(batches, key, as_of="2023-05-01")
+
+
+@pytest.mark.parametrize("zone", ["Mars/Olympus", "CET+25", "", "../UTC"])
+def test_a_time_zone_that_does_not_exist_is_refused(zone):
+    content = {"name": "log", "label": "click", "fields": [{"name": "user"}]}
+    split = {"by": "time", "column": "t", "timezone": zone}
+    with pytest.raises(ConfigError, match=r"split\.timezone: no such time zone"):
+        check({**content, "split": split}, Schema, "schema")
+
+
+def test_durations_longer_than_the_log_are_refused():
+    days = [f"2024-01-{day:02d}" for day in range(1, 11)]
+    with pytest.raises(DataError, match="need three separate stretches"):
+        parts_of(days, valid="2d", test="30d")
+    with pytest.raises(DataError, match="need three separate stretches"):
+        parts_of(days, valid="1d", test="1d", label_matures_after="30d")
