@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from pydantic import BeforeValidator, field_validator, model_validator
 from pydantic import Field as Key
-from pydantic import field_validator, model_validator
 
 from ctr.errors import ConfigError
-from ctr.settings import Strict, check, load_toml
+from ctr.settings import Strict, as_text, check, load_toml
 
 Share = Annotated[float, Key(gt=0.0, lt=1.0)]
 Positive = Annotated[float, Key(gt=0.0, allow_inf_nan=False)]
@@ -35,7 +35,7 @@ class Data(Strict):
     input: str = Key(min_length=1)
     encoding: Literal["vocabulary"] = "vocabulary"
     folder: str = "datasets"
-    as_of: str | int | None = None
+    as_of: Annotated[str | int | None, BeforeValidator(as_text)] = None
     truth: str | None = None
 
 

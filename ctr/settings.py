@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Iterable, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -18,6 +19,11 @@ class Strict(BaseModel):
     """Base of everything read from TOML: unknown keys refused, no silent conversion, immutable."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def as_text(value: Any) -> Any:
+    """A TOML date or time as the ISO text that it is written as; everything else as it is."""
+    return value.isoformat() if isinstance(value, date) else value
 
 
 def load_toml(path: Path, what: str) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """The run configuration: defaults, every mistake told at once, changes from the command line, the digest."""
 
+from datetime import date, datetime
 from typing import get_args
 
 import pytest
 
 from ctr.config import BackboneConfig, Config, load_config
+from ctr.dataset.split_spec import TimeSplit
 from ctr.errors import ConfigError
 from ctr.network.backbones import BACKBONES
 from ctr.settings import check, dump_toml, load_toml
@@ -251,3 +253,14 @@ def test_a_ratio_alone_is_a_list_of_one(load):
 
 def test_every_backbone_can_be_configured():
     assert set(get_args(BackboneConfig.model_fields["kind"].annotation)) == set(BACKBONES)
+
+
+@pytest.mark.parametrize("text", ["2024-05-01", '"2024-05-01"'])
+def test_an_as_of_date_may_be_a_toml_date_or_text(tmp_path, text):
+    (tmp_path / "run.toml").write_text('[data]\nschema = "s.toml"\ninput = "x.csv"\n')
+    assert load_config(tmp_path / "run.toml", [f"data.as_of={text}"]).data.as_of == "2024-05-01"
+
+
+def test_a_cut_may_be_a_toml_date_or_time():
+    split = TimeSplit(by="time", column="t", valid=date(2024, 5, 1), test=datetime(2024, 5, 2, 6))
+    assert (split.valid, split.test) == ("2024-05-01", "2024-05-02T06:00:00")

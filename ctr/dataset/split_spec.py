@@ -5,10 +5,10 @@ from datetime import datetime, timedelta
 from typing import Annotated, Literal, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from pydantic import BeforeValidator, field_validator, model_validator
 from pydantic import Field as Key
-from pydantic import field_validator, model_validator
 
-from ctr.settings import Strict
+from ctr.settings import Strict, as_text
 
 _DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(s|m|h|d|w)\s*$")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -43,8 +43,8 @@ class TimeSplit(Strict):
 
     by: Literal["time"]
     column: str
-    valid: float | int | str = 0.1
-    test: float | int | str = 0.1
+    valid: Annotated[float | int | str, BeforeValidator(as_text)] = 0.1
+    test: Annotated[float | int | str, BeforeValidator(as_text)] = 0.1
     gap: str | None = None
     label_matures_after: str | None = None
     timezone: str = "UTC"
