@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, field_validator, model_validator
 from pydantic import Field as Key
 
 from ctr.errors import ConfigError
@@ -24,27 +24,78 @@ Whole = Annotated[int, Key(ge=1)]
 Referee = Literal["frequency", "random"]
 
 
+_UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+def _bytes(value: int | str | None) -> int | None:
+    """A budget: a number of bytes, or text such as "2.5MB" (2,500,000)."""
+    if isinstance(value, str):
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", value.strip())
+        factor = _UNITS.get(found[2] or "B") if found else None
+        if found is None or factor is None:
+            raise ValueError(f'expected bytes such as 2500000 or "2.5MB", found "{value}"')
+        value = round(float(found[1]) * factor)
+    if value is not None and value < 1:
+        raise ValueError(f"expected at least 1 byte, found {value}")
+    return value
+
+
 class Data(Strict):
     """`schema`: the schema file. `input`: path, glob or URL of the log. `folder` keeps datasets by digest.
 
+    `encoding`: `vocabulary` counts train rows and numbers frequent values; `hashed` counts nothing: ids are hashes.
     `as_of`: an instant of the split's time column; rows from then on are left out, as if the log had been taken then.
     `truth`: folder of a synthetic log, whose planted values the report then checks the feature set against.
     """
 
     schema_file: str = Key(alias="schema", min_length=1)
     input: str = Key(min_length=1)
-    encoding: Literal["vocabulary"] = "vocabulary"
+    encoding: Literal["vocabulary", "hashed"] = "vocabulary"
     folder: str = "datasets"
     as_of: Annotated[str | int | None, BeforeValidator(as_text)] = None
     truth: str | None = None
 
 
 class Embedding(Strict):
-    """`dim`: floats per field. `init_scale`: standard deviation of the table's floats at the start."""
+    """From ids to vectors of `dim` floats.
 
-    kind: Literal["table"] = "table"
+    kind: `table`: a row for each feature. `hashed`: a hashed table for each field. `unified`: one for all fields.
+    composition: how an embedding is put together from hashed rows (`ctr.dataset.placement`).
+    bytes, rows: the budget of all hashed tables together, first-order weights included; a row is dim / lookups floats
+        wide, or dim. Unset, a tenth of the bytes that a row for each feature would take.
+    lookups: rows that a value reads. field_lookups: the same for single fields, which are then projected to `dim`.
+    collision_free: fields with at most so many train values keep a row of their own for each, within the budget.
+    init_scale: of the table's floats at the start: standard deviation (`table`, 0.01), or half the range of a uniform
+        draw (0.05).
+    """
+
+    kind: Literal["table", "hashed", "unified"] = "table"
     dim: Annotated[int, Key(ge=1, le=1024)] = 16
-    init_scale: Positive = 0.01
+    composition: Literal["lookup", "multi_hash", "quotient_remainder", "robe"] = "lookup"
+    bytes: Annotated[int | str | None, AfterValidator(_bytes)] = None
+    rows: Whole | None = None
+    lookups: Annotated[int, Key(ge=1, le=16)] = 2
+    field_lookups: dict[str, Annotated[int, Key(ge=1, le=16)]] = {}
+    collision_free: Annotated[int, Key(ge=0)] = 0
+    init_scale: Positive | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Embedding":
+        if self.kind == "table":
+            for name in ("composition", "bytes", "rows", "lookups", "field_lookups", "collision_free"):
+                if getattr(self, name) != Embedding.model_fields[name].default:
+                    raise ValueError(f'{name} applies to kind = "hashed" and "unified", found kind = "table"')
+            return self
+        if self.bytes is not None and self.rows is not None:
+            raise ValueError("state bytes or rows, not both")
+        if self.composition in ("lookup", "robe") and self.dim % self.lookups:
+            raise ValueError(
+                f"dim = {self.dim} cannot be put together from lookups = {self.lookups} rows of equal width; "
+                f"state a dim that {self.lookups} divides, or other lookups"
+            )
+        if self.composition == "quotient_remainder" and (self.lookups != 2 or self.field_lookups):
+            raise ValueError('composition = "quotient_remainder" always has two lookups')
+        return self
 
 
 class BackboneConfig(Strict):
@@ -202,6 +253,19 @@ class Config(Strict):
     export: Export = Export()
     tracking: Tracking = Tracking()
     output: Output = Output()
+
+    @model_validator(mode="after")
+    def _readable(self) -> "Config":
+        if self.data.encoding == "hashed" and self.embedding.kind == "table":
+            raise ValueError(
+                'data.encoding = "hashed" has no vocabulary that embedding.kind = "table" could give rows to; '
+                'use embedding.kind = "unified" or "hashed"'
+            )
+        if self.data.encoding == "hashed" and self.embedding.collision_free:
+            raise ValueError(
+                'embedding.collision_free needs a vocabulary: with data.encoding = "hashed" no value has a number'
+            )
+        return self
 
     @field_validator("name")
     @classmethod

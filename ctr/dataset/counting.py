@@ -96,7 +96,7 @@ class FieldCounts:
         return self.spec.scaled or self.spec.transform == "quantile" or self.spec.kind == "vector"
 
     @property
-    def _measured(self) -> bool:
+    def measured(self) -> bool:
         """Whether the field has no values to count, but numbers to scale."""
         return self.spec.scaled or self.spec.kind == "vector"
 
@@ -142,7 +142,7 @@ class FieldCounts:
             chunk: its number.
             weights: (train rows,) how much each counts; None where all count alike.
         """
-        if self._measured:
+        if self.measured:
             self.statistics.add(self._sizes_of(coded_values.filter(pl.Series(train))), weights)
         elif self.edges is not None:
             codes, distinct = coded(quantile_bin(coded_values, self.edges))
@@ -182,7 +182,7 @@ class FieldCounts:
             for arrays in (member._dictionaries, member._counts, member._weighted):
                 arrays.close()
         spec, statistics = self.spec, self.statistics
-        if self._measured:
+        if self.measured:
             weights = (statistics.weight, statistics.missing_weight) if statistics.weight else None
             own = scaled_vocabulary(spec.name, statistics.count, statistics.missing, weights)
             self.scale = scale_of(
@@ -266,7 +266,7 @@ class FieldCounts:
             ]
         return [pl.Series(self.spec.name, ids[coded_values.to_numpy()])]
 
-    def entry(self, features: int) -> dict[str, Any]:
+    def entry(self, features: int | None) -> dict[str, Any]:
         """What the manifest says about the field."""
         return {
             "name": self.spec.name,

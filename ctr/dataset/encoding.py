@@ -11,14 +11,17 @@ import polars as pl
 import pyarrow as pa
 
 from ctr.dataset.field_spec import FieldSpec
+from ctr.dataset.hashing import role_key, value_keys
 from ctr.dataset.parallel import in_threads
 from ctr.dataset.schema import Schema
 from ctr.dataset.transforms import Scale, log_square, quantile_bin, scaled, scaled_vectors
-from ctr.dataset.value_index import Ids, ValueIndex
+from ctr.dataset.value_index import ValueIndex
+
+Numbers = npt.NDArray[np.signedinteger[Any]]
 
 
 class FieldEncoder:
-    """The encoding of one field.
+    """The encoding of one field by its vocabulary.
 
     Args:
         spec: the field.
@@ -48,7 +51,9 @@ class FieldEncoder:
         listed = vocabulary.filter((pl.col("role") == "value") & pl.col("value").is_not_null())
         self._index = ValueIndex(listed["value"], listed["id"].cast(pl.Int32).to_numpy())
 
-    def look_up(self, texts: pl.Series) -> Ids:
+    kind: type[np.signedinteger[Any]] = np.int32  # of ids
+
+    def look_up(self, texts: pl.Series) -> Numbers:
         """Id of each canonical text; null is missing."""
         if texts.null_count() == 0:
             return self._index.look_up(texts, self.unknown)
@@ -70,11 +75,11 @@ class FieldEncoder:
         name = self.spec.name
         if self.spec.scaled:
             assert self.scale is not None, "a scaled field has a scale"
-            ids = np.where(values.is_null().to_numpy(), self.missing, self._present).astype(np.int32)
+            ids = np.where(values.is_null().to_numpy(), self.missing, self._present).astype(self.kind)
             return [pl.Series(name, ids), scaled(values, self.scale).alias(f"@value:{name}")]
         if self.spec.kind == "vector":
             assert self.scale is not None, "a vector field has a scale"
-            ids = np.where(values.is_null().to_numpy(), self.missing, self._present).astype(np.int32)
+            ids = np.where(values.is_null().to_numpy(), self.missing, self._present).astype(self.kind)
             return [pl.Series(name, ids), scaled_vectors(values, self.scale).alias(f"@vector:{name}")]
         if self.spec.kind == "list":
             array = values.rechunk().to_arrow()
@@ -85,6 +90,29 @@ class FieldEncoder:
         return [pl.Series(name, self.look_up(distinct.cast(pl.String))[codes])]
 
 
+class KeyEncoder(FieldEncoder):
+    """The encoding of one field without a vocabulary: ids are 64-bit keys (`ctr.dataset.hashing`), read as signed."""
+
+    kind = np.int64
+
+    def __init__(
+        self, spec: FieldSpec, scale: Scale | None = None, edges: Sequence[float] | None = None
+    ) -> None:
+        self.spec, self.scale, self.edges = spec, scale, edges
+        self._owner = spec.shares or spec.name
+        roles = ("unknown", "missing", "number")
+        self.unknown, self.missing, self._present = (signed(role_key(self._owner, role)) for role in roles)
+
+    def look_up(self, texts: pl.Series) -> Numbers:
+        """Key of each canonical text; null is missing."""
+        return value_keys(self._owner, texts).view(np.int64)
+
+
+def signed(key: int) -> int:
+    """The signed number of the same 64 bits."""
+    return key - (key >> 63 << 64)
+
+
 def coded(values: pl.Series) -> tuple[npt.NDArray[np.int32], pl.Series]:
     """Codes into the distinct values, which hold a null where `values` do."""
     array = values.rechunk().to_arrow().dictionary_encode(null_encoding="encode")
@@ -93,11 +121,11 @@ def coded(values: pl.Series) -> tuple[npt.NDArray[np.int32], pl.Series]:
     )
 
 
-def listed(name: str, ids: Ids, lengths: npt.NDArray[np.int64], missing: int) -> pl.Series:
+def listed(name: str, ids: Numbers, lengths: npt.NDArray[np.int64], missing: int) -> pl.Series:
     """Lists of ids from flat ids and lengths; an empty list holds the missing id alone."""
     full = np.maximum(lengths, 1)
     offsets = np.concatenate(([0], np.cumsum(full)))
-    flat = np.full(int(offsets[-1]), missing, np.int32)
+    flat = np.full(int(offsets[-1]), missing, ids.dtype)
     flat[np.repeat(lengths > 0, full)] = ids
     return pl.Series(name, pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(flat)))
 
@@ -110,7 +138,7 @@ class Encoder:
         fields: per field what a manifest's `fields` says: name, scale (shift, factor) and edges. Fields of the schema
             that are not listed are left out.
         vocabulary: columns field, role, value, id. A compact one has table rows as ids and leaves out what was dropped;
-            whatever has no row then maps to 0.
+            whatever has no row then maps to 0. None where ids are keys.
         only: names of the fields to encode; by default all that are listed.
     """
 
@@ -118,18 +146,19 @@ class Encoder:
         self,
         schema: Schema,
         fields: Sequence[Mapping[str, Any]],
-        vocabulary: pl.DataFrame,
+        vocabulary: pl.DataFrame | None,
         only: Collection[str] | None = None,
     ) -> None:
         entries = {entry["name"]: entry for entry in fields if only is None or entry["name"] in only}
         chosen = [spec for spec in schema.fields if spec.name in entries]
-        groups = vocabulary.partition_by("field", as_dict=True)
-        empty = vocabulary.clear()
+        groups = {} if vocabulary is None else vocabulary.partition_by("field", as_dict=True)
 
         def build(spec: FieldSpec) -> FieldEncoder:
             entry = entries[spec.name]
             scale = Scale(**entry["scale"]) if entry.get("scale") else None
-            own = groups.get((spec.shares or spec.name,), empty)
+            if vocabulary is None:
+                return KeyEncoder(spec, scale, entry.get("edges"))
+            own = groups.get((spec.shares or spec.name,), vocabulary.clear())
             return FieldEncoder(spec, own, scale, entry.get("edges"))
 
         self.encoders = in_threads(build, chosen)
@@ -140,7 +169,9 @@ class Encoder:
         folder = Path(folder)
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         schema = Schema.model_validate(manifest["schema"])
-        return cls(schema, manifest["fields"], pl.read_parquet(folder / "vocabulary.parquet"), only)
+        hashed = manifest["encoding"] == "hashed"
+        vocabulary = None if hashed else pl.read_parquet(folder / "vocabulary.parquet")
+        return cls(schema, manifest["fields"], vocabulary, only)
 
     @property
     def fields(self) -> list[FieldSpec]:

@@ -3,7 +3,7 @@
 Guaranteed: rows are split before anything is counted, and counts come from train rows alone; memory grows with the
 vocabulary of one field, not with the rows; the same bytes and schema give the same files; a dataset that is already
 there is not built again; a failure leaves nothing behind. Given up: the log is written once to temporary files beside
-the dataset (about as many bytes as the encoded rows), and read from there three times.
+the dataset (about as many bytes as the encoded rows), and read from there three times; twice where ids are keys.
 """
 
 import errno
@@ -21,6 +21,7 @@ import polars as pl
 from ctr.dataset import manifest
 from ctr.dataset.fingerprints import Fingerprints
 from ctr.dataset.inputs import Source, find_files, is_url, located
+from ctr.dataset.manifest import Encoding
 from ctr.dataset.passes import Passes, Progress
 from ctr.dataset.schema import Schema
 from ctr.dataset.split_spec import FilesSplit, TimeSplit
@@ -43,12 +44,14 @@ class PlannedDataset:
         folder: Path,
         parted: list[tuple[Source, str | None]],
         sides: list[Source],
+        encoding: Encoding,
     ) -> None:
+        self._encoding: Encoding = encoding
         self._schema, self._as_of, self._datasets = schema, as_of, folder
         self._parted, self._sides = parted, sides
         self._known = Fingerprints(folder)
         self._inputs = self._known.of([*(source for source, _ in parted), *sides])
-        self.digest = manifest.dataset_digest(schema, self._inputs, as_of)
+        self.digest = manifest.dataset_digest(schema, self._inputs, as_of, encoding)
         self.folder = folder / f"{schema.name}-{self.digest[:12]}"
 
     def build(self, *, progress: Progress | None = None) -> Path:
@@ -56,16 +59,22 @@ class PlannedDataset:
         if not manifest.is_intact(self.folder, self.digest):
             with _building(self._datasets, self.folder, self.digest) as (scratch, built):
                 shown = progress or (lambda stage, share: None)
-                work = Passes(self._schema, scratch, built, shown, self._as_of)
+                hashed = self._encoding == "hashed"
+                work = Passes(self._schema, scratch, built, shown, self._as_of, hashed)
                 work.run(self._parted, self._sides)
-                manifest.write(built, self._schema, self.digest, self._inputs, work.summary)
+                manifest.write(built, self._schema, self.digest, self._inputs, work.summary, self._encoding)
         self._known.save()
         return self.folder
 
 
 @contextmanager
 def planned(
-    schema: Schema, input: str | Path, folder: Path, *, as_of: str | int | None = None
+    schema: Schema,
+    input: str | Path,
+    folder: Path,
+    *,
+    as_of: str | int | None = None,
+    encoding: Encoding = "vocabulary",
 ) -> Iterator[PlannedDataset]:
     """Tell a dataset's digest, and write nothing yet; copies of remote files live as long as the context.
 
@@ -77,7 +86,7 @@ def planned(
     with ExitStack() as stack:
         parted = _sources(schema, input, stack)
         sides = [_only(stack.enter_context(located(join.input, "join")), join.input) for join in schema.joins]
-        yield PlannedDataset(schema, as_of, folder, parted, sides)
+        yield PlannedDataset(schema, as_of, folder, parted, sides, encoding)
 
 
 def ingest(
@@ -86,6 +95,7 @@ def ingest(
     folder: Path,
     *,
     as_of: str | int | None = None,
+    encoding: Encoding = "vocabulary",
     progress: Progress | None = None,
 ) -> Path:
     """Encode a click log.
@@ -95,6 +105,7 @@ def ingest(
         input: path, glob or URL of the log; for `split.by = "files"` the folder that the patterns are relative to.
         folder: where datasets are kept.
         as_of: an instant of the split's time column; rows from then on are left out.
+        encoding: `hashed` counts nothing: ids are 64-bit keys of field and value (`ctr.dataset.hashing`).
         progress: called with a stage and the share of it that is done.
 
     Returns:
@@ -105,7 +116,7 @@ def ingest(
         DataError: the data break the schema.
         CtrError: the disk is full.
     """
-    with planned(schema, input, folder, as_of=as_of) as dataset:
+    with planned(schema, input, folder, as_of=as_of, encoding=encoding) as dataset:
         return dataset.build(progress=progress)
 
 

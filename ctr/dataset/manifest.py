@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ctr.dataset.inputs import InputFile
 from ctr.dataset.personal import Personal
@@ -15,8 +15,16 @@ FORMAT = 1
 _ENCODING_VERSION = 2
 
 
-def dataset_digest(schema: Schema, inputs: Sequence[InputFile], as_of: str | int | None = None) -> str:
-    """36 hexadecimal characters over schema, input bytes, as-of date, encoding version and the personal data's key id.
+Encoding = Literal["vocabulary", "hashed"]
+
+
+def dataset_digest(
+    schema: Schema,
+    inputs: Sequence[InputFile],
+    as_of: str | int | None = None,
+    encoding: Encoding = "vocabulary",
+) -> str:
+    """36 hexadecimal characters over schema, input bytes, as-of date, encoding and the personal data's key id.
 
     Raises:
         ConfigError: there are personal data, but no key (see `Personal.of`).
@@ -24,11 +32,18 @@ def dataset_digest(schema: Schema, inputs: Sequence[InputFile], as_of: str | int
     parts = [schema.digest(), [list(entry) for entry in inputs], FORMAT, _ENCODING_VERSION, as_of]
     if personal := Personal.of(schema).entry:
         parts.append(personal["key"])
+    if encoding == "hashed":
+        parts.append(encoding)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:36]
 
 
 def write(
-    folder: Path, schema: Schema, digest: str, inputs: Sequence[InputFile], summary: dict[str, Any]
+    folder: Path,
+    schema: Schema,
+    digest: str,
+    inputs: Sequence[InputFile],
+    summary: dict[str, Any],
+    encoding: Encoding = "vocabulary",
 ) -> None:
     """Write the manifest of a finished folder; it holds no time and no absolute path."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -37,7 +52,7 @@ def write(
         "name": schema.name,
         "digest": digest,
         "schema": schema.model_dump(mode="json"),
-        "encoding": "vocabulary",
+        "encoding": encoding,
         "inputs": [entry._asdict() for entry in inputs],
         **summary,
         "files": {path.relative_to(folder).as_posix(): _sha256(path) for path in files},

@@ -14,6 +14,7 @@ from ctr.dataset import splitting
 from ctr.dataset.bad_rows import describe, no_bad_rows
 from ctr.dataset.counting import Bools, FieldCounts, Floats
 from ctr.dataset.inputs import Source
+from ctr.dataset.keyed_fields import KeyedField
 from ctr.dataset.parallel import ahead, in_threads, threaded
 from ctr.dataset.part_files import PartWriter
 from ctr.dataset.part_weights import PartWeights
@@ -42,11 +43,13 @@ class Passes:
         built: Path,
         progress: Progress,
         as_of: str | int | None = None,
+        hashed: bool = False,
     ) -> None:
         self.schema, self.scratch, self.built, self.progress = schema, scratch, built, progress
-        self.as_of, self.personal = as_of, Personal.of(schema)
+        self.as_of, self.personal, self.hashed = as_of, Personal.of(schema), hashed
+        field_kind = KeyedField if hashed else FieldCounts
         self.fields = [
-            FieldCounts(field, scratch / f"field-{number}") for number, field in enumerate(schema.fields)
+            field_kind(field, scratch / f"field-{number}") for number, field in enumerate(schema.fields)
         ]
         self.coded = Chunks(scratch / "coded")
         self.parts = Arrays(scratch / "parts", pa.uint8())
@@ -70,7 +73,11 @@ class Passes:
         self.read(parted, sides)
         self.assign_parts()
         self.count()
-        self.write_vocabulary()
+        if self.hashed:
+            for field in self.fields:
+                field.decide()
+        else:
+            self.write_vocabulary()
         self.write_parts()
 
     def read(self, parted: Sequence[tuple[Source, str | None]], sides: Sequence[Source]) -> None:
@@ -182,7 +189,7 @@ class Passes:
         return splitting.by_share(frame["@key"].to_numpy().view(np.uint64), split.valid, split.test)
 
     def count(self) -> None:
-        """Third pass: count train rows."""
+        """Third pass: count train rows; where ids are keys, nothing but numbers that need statistics of them."""
         quantiles = [field for field in self.fields if field.spec.transform == "quantile"]
         if quantiles:
             columns = ["@row", *(field.spec.name for field in quantiles)]
@@ -193,11 +200,14 @@ class Passes:
                     )
             for field in quantiles:
                 field.fix_edges()
-        names = ["@label", *self._weight_columns, *(field.spec.name for field in self.fields)]
+        counted = [field for field in self.fields if field.measured or not self.hashed]
+        if not counted:
+            return
+        names = ["@label", *self._weight_columns, *(field.spec.name for field in counted)]
         for number, (frame, parts) in enumerate(zip(self.coded.read(names), self._all_parts(), strict=True)):
             train = parts == TRAIN
             weights = self._row_weights(frame, train)
-            in_threads(partial(_count, frame=frame, train=train, chunk=number, weights=weights), self.fields)
+            in_threads(partial(_count, frame=frame, train=train, chunk=number, weights=weights), counted)
             self.progress("count", (number + 1) / len(self.coded))
 
     @property
@@ -282,7 +292,7 @@ class Passes:
             "as_of": self.as_of,
             "personal": self.personal.entry,
             "fields": [
-                field.entry(self.features[field.spec.name])
+                field.entry(self.features.get(field.spec.name))
                 | {"truncated": self.truncated.get(field.spec.name, 0)}
                 for field in self.fields
             ],

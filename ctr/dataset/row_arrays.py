@@ -40,9 +40,9 @@ class Part:
     """The rows of one part, as arrays mapped from disk (nothing is read until it is asked for).
 
     Shapes (N rows, S single-valued fields, L values over all lists and rows):
-        ids: (N, S) int32, global feature ids.
+        ids: (N, S) int32, global feature ids; int64 keys (`ctr.dataset.hashing`) where there is no vocabulary.
         values: (N, S) float32 factors of the scaled fields (1 elsewhere), or None where no field is scaled.
-        lists: per list field the global ids (L,) int32 and offsets (N + 1,) int64.
+        lists: per list field the ids (L,), like those of single-valued fields, and offsets (N + 1,) int64.
         labels: (N,) uint8.
         rows: (N,) int64, number of the row in the input.
         weights: (N,) float32, how much each row counts, 1 on average over train; None where all count alike.
@@ -52,9 +52,9 @@ class Part:
         keep_rate: share of the rows with label 0 that the log holds; 1 where it was not sampled.
     """
 
-    ids: npt.NDArray[np.int32]
+    ids: npt.NDArray[np.signedinteger[Any]]
     values: npt.NDArray[np.float32] | None
-    lists: list[tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]]
+    lists: list[tuple[npt.NDArray[np.signedinteger[Any]], npt.NDArray[np.int64]]]
     labels: npt.NDArray[np.uint8]
     rows: npt.NDArray[np.int64]
     true_probability: npt.NDArray[np.float64] | None
@@ -104,6 +104,7 @@ def write_arrays(
     *,
     extra: Collection[str] = (),
     mean_weight: float = 1.0,
+    hashed: bool = False,
 ) -> None:
     """Lay encoded rows out as arrays, so that a shuffled batch is one gather per array.
 
@@ -113,14 +114,16 @@ def write_arrays(
         fields: in slot order.
         extra: which of "@true_probability", "@weight" and "@time" the rows have.
         mean_weight: of the train rows; weights are divided by it.
+        hashed: whether ids are keys.
     """
     single = [field for field in fields if field.kind != "list"]
     with ExitStack() as stack:
 
-        def array(file: str, kind: type, *tail: int) -> _ArrayFile:
-            return stack.enter_context(_ArrayFile(folder / f"{file}.npy", kind, tail))
+        def array(file: str, dtype: type, *tail: int) -> _ArrayFile:
+            return stack.enter_context(_ArrayFile(folder / f"{file}.npy", dtype, tail))
 
-        ids = array("ids", np.int32, len(single))
+        kind: type = np.int64 if hashed else np.int32
+        ids = array("ids", kind, len(single))
         scaled = any(field.scaled for field in single)
         values = array("values", np.float32, len(single)) if scaled else None
         truth = array("true_probability", np.float64) if "@true_probability" in extra else None
@@ -130,14 +133,16 @@ def write_arrays(
         vectors = array("vectors", np.float32, sum(size for _, size in sizes)) if sizes else None
         labels, numbers = array("labels", np.uint8), array("rows", np.int64)
         lists = [
-            _ListFiles(field, array(f"list{n}", np.int32), array(f"offsets{n}", np.int64))
+            _ListFiles(
+                field, array(f"list{n}", kind), array(f"offsets{n}", np.int64), 0 if hashed else field.offset
+            )
             for n, field in enumerate(fields[len(single) :])
         ]
         for frame in frames:
-            block = np.empty((frame.height, len(single)), np.int32)
+            block: npt.NDArray[Any] = np.empty((frame.height, len(single)), kind)
             factors = np.ones((frame.height, len(single)), np.float32)
             for slot, field in enumerate(single):
-                block[:, slot] = frame[field.name].to_numpy() + field.offset
+                block[:, slot] = frame[field.name].to_numpy() + (0 if hashed else field.offset)
                 if field.scaled:
                     factors[:, slot] = frame[f"@value:{field.name}"].to_numpy()
             ids.add(block)
@@ -187,8 +192,8 @@ class _ArrayFile:
 class _ListFiles:
     """One list field as flat ids and, per row, where its values start."""
 
-    def __init__(self, field: FieldInfo, ids: _ArrayFile, offsets: _ArrayFile) -> None:
-        self.field, self._ids, self._offsets = field, ids, offsets
+    def __init__(self, field: FieldInfo, ids: _ArrayFile, offsets: _ArrayFile, offset: int) -> None:
+        self.field, self._ids, self._offsets, self._offset = field, ids, offsets, offset
         self._end = 0
         offsets.add(np.zeros(1, np.int64))
 
@@ -197,4 +202,4 @@ class _ListFiles:
         ends = self._end + np.cumsum(column.list.len().to_numpy(), dtype=np.int64)
         self._offsets.add(ends)
         self._end = int(ends[-1])
-        self._ids.add(column.explode(empty_as_null=False).to_numpy() + self.field.offset)
+        self._ids.add(column.explode(empty_as_null=False).to_numpy() + self._offset)

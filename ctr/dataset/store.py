@@ -1,6 +1,7 @@
 """A dataset: the encoded parts of a click log on disk, with vocabulary and manifest, opened for training."""
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,10 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ctr.dataset.hashing import Keys, vocabulary_keys
+from ctr.dataset.key_counts import counted_keys
 from ctr.dataset.manifest import FORMAT
 from ctr.dataset.row_arrays import FieldInfo, Part, read_arrays, write_arrays
 from ctr.dataset.schema import Schema
@@ -40,11 +45,21 @@ class Dataset:
         try:
             self.schema = Schema.model_validate(self.manifest["schema"])
             self.digest: str = self.manifest["digest"]
-            fields = _fields(self.schema, self.manifest["fields"])
+            self.hashed: bool = self.manifest["encoding"] == "hashed"
+            fields = _fields(self.schema, self.manifest["fields"], self.hashed)
         except (KeyError, TypeError, ValueError) as error:
             raise _altered(folder / "manifest.json", f"{type(error).__name__}: {error}") from None
         # Slot order: single-valued fields in schema order, then list fields.
         self.fields: list[FieldInfo] = sorted(fields, key=lambda field: field.kind == "list")
+        if self.hashed:
+            # What the log holds of each field is known only now: train rows have to be read for it.
+            counts = dict(self.vocabulary.group_by("field").len().iter_rows())
+            entries = [
+                {**entry, "features": counts[entry["shares"] or entry["name"]]}
+                for entry in self.manifest["fields"]
+            ]
+            fields = _fields(self.schema, entries, True)
+            self.fields = sorted(fields, key=lambda field: field.kind == "list")
         self.features: int = sum(field.features for field in fields if field.shares is None)
 
     @property
@@ -56,14 +71,53 @@ class Dataset:
     def vocabulary(self) -> pl.DataFrame:
         """All features, sorted by global id: field, role, value, id (local), count and weighted_count (train rows).
 
-        A field that shares another's features has none of its own here.
+        A field that shares another's features has none of its own here. Where there is no vocabulary, the values are
+        the keys of the train rows, and the column key holds them as numbers (`ctr.dataset.key_counts`).
         """
+        if self.hashed:
+            return self._counted_keys()
         owners = [entry["name"] for entry in self.manifest["fields"] if entry["shares"] is None]
         order = pl.DataFrame({"field": owners}).with_row_index("@")
         frame = pl.read_parquet(self.folder / "vocabulary.parquet").join(
             order, on="field", maintain_order="left"
         )
         return frame.sort("@", "id").drop("@")
+
+    def _counted_keys(self) -> pl.DataFrame:
+        path = self.folder / "cache" / "keys.parquet"
+        if path.is_file():
+            return pl.read_parquet(path)
+        single = [field.name for field in self.fields if field.kind != "list"]
+        lists = [field.name for field in self.fields if field.kind == "list"]
+        columns = {name: slot for slot, name in enumerate(single)}
+        numbers = {name: number for number, name in enumerate(lists)}
+        found = counted_keys(self.schema.fields, columns, numbers, self.part("train"))
+        scratch = path.with_name(f".{os.getpid()}-{path.name}")
+        found.write_parquet(scratch)
+        scratch.replace(path)
+        return found
+
+    @cached_property
+    def keys(self) -> Keys:
+        """(V,) key of each feature, by global id."""
+        if self.hashed:
+            return self.vocabulary["key"].to_numpy()
+        return vocabulary_keys(self.vocabulary)
+
+    @cached_property
+    def _order(self) -> tuple[Keys, npt.NDArray[np.int64]]:
+        order = np.argsort(self.keys, kind="stable")
+        return self.keys[order], order
+
+    def numbered(self, keys: Keys, unknown: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Global feature ids of keys, of their shape.
+
+        Args:
+            unknown: the id of keys that no train row holds; broadcast against `keys`.
+        """
+        ordered, order = self._order
+        at = np.minimum(np.searchsorted(ordered, keys), len(ordered) - 1)
+        return np.where(ordered[at] == keys, order[at], unknown)
 
     def part(self, name: Literal["train", "valid"]) -> Part:
         """The rows of train or valid.
@@ -113,6 +167,7 @@ class Dataset:
                     self.fields,
                     extra=self.manifest["row_columns"],
                     mean_weight=weights["mean"] if weights else 1.0,
+                    hashed=self.hashed,
                 )
                 scratch.rename(target)
             except BaseException:
@@ -143,8 +198,9 @@ class Dataset:
             raise _altered(folder, str(error)) from None
 
 
-def _fields(schema: Schema, entries: Sequence[Mapping[str, Any]]) -> list[FieldInfo]:
+def _fields(schema: Schema, entries: Sequence[Mapping[str, Any]], hashed: bool) -> list[FieldInfo]:
     """The fields in schema order, with the global ids that they occupy."""
+    entries = [{**entry, "features": entry["features"] or 0} for entry in entries]
     specs, found = {spec.name: spec for spec in schema.fields}, dict[str, FieldInfo]()
     offset = 0
     for entry in sorted(entries, key=lambda entry: entry["shares"] is not None):  # owners first
@@ -163,7 +219,7 @@ def _fields(schema: Schema, entries: Sequence[Mapping[str, Any]]) -> list[FieldI
             size=spec.size or 0,
             always=owner.protected,
             never=owner.keep == "never",
-            serve=None if serve is None else (own + serve["id"], serve["factor"]),
+            serve=None if serve is None else (serve["id"] + (0 if hashed else own), serve["factor"]),
         )
         offset += entry["features"] if shares is None else 0
     return [found[entry["name"]] for entry in entries]

@@ -3,14 +3,10 @@
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import polars_hash as plh
+
+from ctr.dataset.hashing import hashes
 
 Ids = npt.NDArray[np.int32]
-
-
-def hashes(values: pl.Series) -> npt.NDArray[np.uint64]:
-    """xxhash64 of each text, the same in every version."""
-    return values.to_frame("value").select(plh.col("value").nchash.xxhash64()).to_series().to_numpy()
 
 
 class ValueIndex:

@@ -13,14 +13,16 @@ import torch
 from rich.console import Console
 
 from ctr.config import Config
-from ctr.dataset.batches import Batches, Layout
+from ctr.dataset.batches import Batches
 from ctr.dataset.feature_set import DroppedReads, FeatureSet
+from ctr.dataset.layout import Layout
 from ctr.dataset.stacked import stacked
 from ctr.dataset.store import Dataset, Part
 from ctr.errors import CtrError
+from ctr.jobs.networks import Networks, learned_numbers
 from ctr.network.network import Architecture, Network, build
 from ctr.selection import optfs
-from ctr.selection.compaction import compact_architecture, compact_layout, compact_network
+from ctr.selection.compaction import compact_architecture
 from ctr.selection.referees import REFEREES, number_to_keep
 from ctr.tracking import Job
 from ctr.training.checkpoint import load_checkpoint, save_checkpoint
@@ -59,14 +61,11 @@ class Model:
         return self.folder.name
 
     @property
-    def row_width(self) -> int:
-        """Floats in a table row, the first-order weight included."""
-        return self.architecture.width + self.architecture.linear
-
-    @property
     def table_parameters(self) -> int:
         """Learned numbers in tables: embeddings and first-order weights."""
-        return (self.architecture.rows - 1) * self.row_width
+        if self.layout.placement is not None:
+            return self.layout.placement.parameters
+        return (self.architecture.rows - 1) * (self.architecture.width + self.architecture.linear)
 
     def load(self) -> Network:
         """The network with its best weights, on the CPU, ready to predict.
@@ -81,6 +80,7 @@ class Model:
             )
         network = build(self.architecture)
         network.load_state_dict(state["network"])
+        network.dataset = self.layout.digest
         return network.eval()
 
     def predict(self, part: Part, device: torch.device, *, serving: bool = False) -> npt.NDArray[np.float64]:
@@ -131,10 +131,6 @@ class _Guard:
         self._check()
 
 
-def _parameters(network: Network) -> int:
-    return sum(parameter.numel() for parameter in network.parameters()) - network.table.weight.shape[1]
-
-
 class Trainer:
     """Trains the models of one job, all with the same budget and from the same first weights.
 
@@ -166,34 +162,18 @@ class Trainer:
         self.device = pick_device(config.training.device)
         torch.set_num_threads(config.training.threads or os.cpu_count() or 1)
         self.train, self.valid = dataset.part("train"), dataset.part("valid")
-        self._full = Layout(dataset)
-        backbone = config.backbone
-        extra = {"layers": backbone.layers, "rank": backbone.rank}
-        self.architecture = Architecture(
-            rows=self._full.rows,
-            fields=len(self._full.fields),
-            dim=config.embedding.dim,
-            backbone=backbone.kind,
-            hidden=tuple(backbone.hidden),
-            dropout=backbone.dropout,
-            norm=backbone.norm,
-            first_order=backbone.first_order,
-            init_scale=config.embedding.init_scale,
-            extra=tuple((key, value) for key, value in extra.items() if value is not None),
-            pooling=self._full.pooling,
-            vectors=self._full.vectors,
-        )
+        self.networks = Networks(config, dataset, self.device)
 
     def baseline(self) -> Model:
         """Keep all features."""
-        network = self._fresh()
-        result = self._fit("baseline", "baseline", network, self._full)
+        network, layout = self.networks.fresh(), self.networks.everything
+        result = self._fit("baseline", "baseline", network, layout)
         return Model(
             "baseline",
-            self.architecture,
-            self._full,
+            self.networks.architecture,
+            layout,
             self.folder / "baseline",
-            _parameters(network),
+            learned_numbers(network),
             result.history,
             result.best_step,
         )
@@ -226,10 +206,10 @@ class Trainer:
             name = f"search-{price:g}"
             with self._stage(name, "search") as watcher:
                 self._searches[price] = optfs.search(
-                    self._fresh(),
+                    self.networks.fresh(),
                     self.dataset,
-                    self._batches(self.train, self._full, learning=True),
-                    self._batches(self.valid, self._full),
+                    self._batches(self.train, self.networks.numbered, learning=True),
+                    self._batches(self.valid, self.networks.numbered),
                     self.config.selector,
                     self.config.training,
                     price=price,
@@ -305,10 +285,10 @@ class Trainer:
             feature_set = feature_set.reading(self.dataset, reading)
         if start is not None:
             self._starts[name] = start
-        layout = compact_layout(self.dataset, feature_set)
+        layout = self.networks.layout(feature_set)
         model = Model(
             selector,
-            compact_architecture(self.architecture, layout),
+            compact_architecture(self.networks.architecture, layout),
             layout,
             self.folder / name,
             0,
@@ -323,23 +303,14 @@ class Trainer:
         stage = "retrain" if selector == self.config.selector.kind and "-reads-" not in name else name
         result = self._fit(name, stage, network, layout)
         return replace(
-            model, parameters=_parameters(network), history=result.history, best_step=result.best_step
+            model, parameters=learned_numbers(network), history=result.history, best_step=result.best_step
         )
 
     def _start(self, model: Model) -> Network:
         """The network that the training of `model` begins with."""
-        network = self._starts.get(model.name) or self._fresh()
         if model.feature_set is None:
-            return network
-        return compact_network(network, self.dataset, model.feature_set)
-
-    def _fresh(self) -> Network:
-        torch.manual_seed(self.config.seed)
-        network = build(self.architecture)
-        never = torch.from_numpy(np.flatnonzero(self.dataset.vocabulary["count"].to_numpy() == 0) + 1)
-        # What no train row holds will never be trained: it must not add the noise of its first weights.
-        network.table.weight.data[never] = 0.0
-        return network.to(self.device)
+            return self.networks.fresh()
+        return self.networks.compact(model.feature_set, model.layout, self._starts.get(model.name))
 
     def _fit(self, name: str, stage: str, network: Network, layout: Layout) -> Result:
         torch.manual_seed(self.config.seed)  # dropout: the same stream whether or not a search ran before

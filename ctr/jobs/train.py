@@ -78,7 +78,7 @@ def train(config: Config, *, force: bool = False, command: str = "", console: Co
         with (
             clock.stage("ingest"),
             console.status("reading the log") as status,
-            planned(schema, data.input, Path(data.folder), as_of=data.as_of) as plan,
+            planned(schema, data.input, Path(data.folder), encoding=data.encoding, as_of=data.as_of) as plan,
         ):
             run = Path(config.output.folder) / f"{config.name}-{config.digest(plan.digest)}"
             dataset = None

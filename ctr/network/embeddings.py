@@ -16,10 +16,13 @@ Pooling = Literal["mean", "sum", "max"]
 class Inputs(NamedTuple):
     """What a network reads of a batch.
 
-    ids: (B, S) int64 rows of the table. values: (B, S) factors, or None where no field is scaled.
-    list_ids: (L,) int64 rows of the table over all lists. list_slots: (L,) int64, row in the batch * M + list field.
+    ids: (B, S) int64 numbers of features, which gates read; 0 is dropped. values: (B, S) factors, or None where no
+        field is scaled.
+    list_ids: (L,) int64 numbers of features over all lists. list_slots: (L,) int64, row in the batch * M + list field.
     list_lengths: (B, M) number of values in each list.
     vectors: (B, T) numbers of the vector fields side by side, or None where there are none.
+    places, list_places: (B, S, R) and (L, R) int64, where hashed features are read (`ctr.dataset.placement`); None
+        where the number of a feature is its row.
     """
 
     ids: Tensor
@@ -28,6 +31,8 @@ class Inputs(NamedTuple):
     list_slots: Tensor
     list_lengths: Tensor
     vectors: Tensor | None = None
+    places: Tensor | None = None
+    list_places: Tensor | None = None
 
 
 class Table(nn.Module):
@@ -37,14 +42,29 @@ class Table(nn.Module):
         rows: V + 1, the dropped row included.
         width: floats in a row. The last `linear` of them are first-order weights, which start at zero.
         linear: 0 or 1.
-        scale: standard deviation of the other floats at the start.
+        scale: standard deviation of the other floats at the start; with `uniform` half the range of their draw.
+        constant: what all floats start at instead.
 
     Gradients are sparse, so that a step costs what the batch holds and not what the vocabulary holds.
     """
 
-    def __init__(self, rows: int, width: int, linear: int = 0, scale: float = 0.01) -> None:
+    def __init__(
+        self,
+        rows: int,
+        width: int,
+        linear: int = 0,
+        scale: float = 0.01,
+        *,
+        uniform: bool = False,
+        constant: float | None = None,
+    ) -> None:
         super().__init__()
-        weight = torch.randn(rows, width).mul_(scale)
+        if constant is not None:
+            weight = torch.full((rows, width), constant)
+        elif uniform:
+            weight = torch.empty(rows, width).uniform_(-scale, scale)
+        else:
+            weight = torch.randn(rows, width).mul_(scale)
         weight[0] = 0.0
         if linear:
             weight[:, -linear:] = 0.0

@@ -2,7 +2,7 @@
 
 Shapes: B rows, F fields, D width of a field, W = D plus one float for the first-order weight, V features.
 
-    ids (B, F) -> table (B, F, W) -> gate (B, F, W) -> embeddings (B, F, D) -> backbone (B,)
+    ids (B, F), or places (B, F, R) -> table (B, F, W) -> gate (B, F, W) -> embeddings (B, F, D) -> backbone (B,)
                                                     -> first-order weights (B, F) -> their sum (B,)
 """
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ctr.network.backbones import BACKBONES, Backbone
 from ctr.network.embeddings import Inputs, Pooling, Projections, Table, pool_lists
 from ctr.network.gates import HardGate, SoftGate
+from ctr.network.hashed_tables import COMPOSITIONS, HashedTable
 from ctr.network.layers import Norm
 
 
@@ -23,6 +24,8 @@ class Architecture:
 
     first_order: add first-order weights and a bias; None takes the backbone's usual definition.
     pooling: of each list field. vectors: (slot, numbers) of each vector field.
+    composition: of a hashed table's rows, "" where each feature has one of its own. second_rows, lookups, odd_lookups
+        (slot, lookups): of such a table (`ctr.network.hashed_tables`).
     """
 
     rows: int
@@ -33,10 +36,23 @@ class Architecture:
     dropout: float = 0.0
     norm: Norm = "none"
     first_order: bool | None = None
-    init_scale: float = 0.01
+    init_scale: float | None = None
     extra: tuple[tuple[str, int], ...] = ()
     pooling: tuple[Pooling, ...] = ()
     vectors: tuple[tuple[int, int], ...] = ()
+    composition: str = ""
+    second_rows: int = 0
+    lookups: int = 1
+    odd_lookups: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def scale(self) -> float:
+        """Of the table's floats at the start: standard deviation, or half the range where rows are shared.
+
+        Coleman et al. 2023 draw from U(-0.05, 0.05).
+        """
+        usual = 0.05 if self.composition else 0.01
+        return usual if self.init_scale is None else self.init_scale
 
     @property
     def linear(self) -> int:
@@ -54,6 +70,8 @@ class Network(nn.Module):
     """From a batch to logits. `forward` changes nothing and applies no sigmoid.
 
     The buffers `slope` and `intercept` calibrate the logits (`ctr.evaluation.calibration`); 1 and 0 leave them alone.
+
+    Its attribute `dataset` names the dataset whose ids it reads, once it has been set.
 
     Args:
         table: rows to vectors.
@@ -80,10 +98,16 @@ class Network(nn.Module):
         self.pooling, self.projections = pooling, projections
         self.table, self.gate, self.backbone, self.linear = table, gate, backbone, linear
         self.bias = nn.Parameter(torch.zeros(1)) if linear else None
+        self.dataset = ""  # digest of the dataset whose ids it reads, where there is one
         self.register_buffer("slope", torch.ones(()))
         self.register_buffer("intercept", torch.zeros(()))
         # Where a search listens: to what the gate is given, and to what the backbone is fed.
         self.ungated, self.gated = nn.Identity(), nn.Identity()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.table.weight.device
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Logits (B,)."""
@@ -95,15 +119,23 @@ class Network(nn.Module):
 
     def embed(self, inputs: Inputs) -> Tensor:
         """Gated vectors of all fields (B, F, W): single-valued fields first, then lists."""
-        single: Tensor = self.table(inputs.ids)  # (B, S, W)
+        places = inputs.ids if inputs.places is None else inputs.places
+        single: Tensor = self.table(places)  # (B, S, W)
         if inputs.values is not None:
             single = single * inputs.values.unsqueeze(-1)
         if self.projections is not None and inputs.vectors is not None:
             single = self.projections(single, inputs.vectors, inputs.ids)
         single = self._gate(single, inputs.ids)  # (B, S, W)
-        if not inputs.list_lengths.shape[1]:
+        count = inputs.list_lengths.shape[1]
+        if not count:
             return single
-        rows = self._gate(self.table(inputs.list_ids), inputs.list_ids)  # (L, W)
+        if isinstance(self.table, HashedTable):
+            slots = single.shape[1] + inputs.list_slots % count
+            assert inputs.list_places is not None
+            rows = self.table.compose(inputs.list_places, slots)  # (L, W)
+        else:
+            rows = self.table(inputs.list_ids)  # (L, W)
+        rows = self._gate(rows, inputs.list_ids)
         lists = pool_lists(rows, inputs.list_slots, inputs.list_lengths, self.pooling)  # (B, M, W)
         return torch.cat([single, lists], dim=1)
 
@@ -125,10 +157,26 @@ def build(architecture: Architecture, gate: SoftGate | HardGate | None = None) -
         norm=architecture.norm,
         **dict(architecture.extra),
     )
-    table = Table(architecture.rows, width + linear, linear, architecture.init_scale)
+    table = build_table(architecture)
     projections = (
-        Projections(architecture.vectors, width + linear, linear, architecture.init_scale)
+        Projections(architecture.vectors, width + linear, linear, architecture.scale)
         if architecture.vectors
         else None
     )
     return Network(table, backbone, linear, gate, architecture.pooling, projections)
+
+
+def build_table(architecture: Architecture) -> Table:
+    """The table alone, with fresh weights."""
+    linear, width = architecture.linear, architecture.width
+    if not architecture.composition:
+        return Table(architecture.rows, width + linear, linear, architecture.scale)
+    return COMPOSITIONS[architecture.composition](
+        architecture.rows,
+        architecture.second_rows,
+        width,
+        linear,
+        architecture.lookups,
+        architecture.odd_lookups,
+        architecture.scale,
+    )

@@ -115,8 +115,7 @@ class EvidenceGates:
         # The first step at which so much of an epoch is done: the last one, where it is done only after that.
         reached = math.ceil(rewind_epoch * schedule.steps_per_epoch - 1e-9)
         self.rewind_step = min(reached, schedule.steps - 1)
-        device = network.table.weight.device
-        rows = len(network.table.weight)
+        device, rows = network.device, len(network.gate.logits)
         self.sums = torch.zeros(rows, 2, device=device)  # S and H of each table row
         self.read = torch.zeros(rows, dtype=torch.int64, device=device)  # step at which they were up to date
         self.step = 0
@@ -195,7 +194,7 @@ class EvidenceGates:
 
     def rewound(self) -> dict[str, Any]:
         """The weights that retraining starts from."""
-        state = load_checkpoint(self.folder / "rewind", self.network.table.weight.device)
+        state = load_checkpoint(self.folder / "rewind", self.network.device)
         if state is None:
             raise CtrError(f'"{self.folder / "rewind"}" is missing; use --force to start the run again')
         weights: dict[str, Any] = state["network"]

@@ -5,16 +5,19 @@ gates train together while the temperature rises; gates harden; weights go back 
 trained again. How the gates learn is ours: see `ctr.selection.evidence`.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from ctr.config import SelectorConfig, Training
 from ctr.dataset.batches import Batches
 from ctr.dataset.feature_set import FeatureSet, Floats
-from ctr.dataset.store import MISSING, Dataset, Part
+from ctr.dataset.store import MISSING, UNKNOWN, Dataset, Part
 from ctr.network.gates import SoftGate
 from ctr.network.network import Network
 from ctr.selection.evidence import EvidenceGates, Schedule
@@ -64,8 +67,7 @@ def search(
     Returns:
         Evidence, and the network with its weights rewound to `settings.rewind_epoch`.
     """
-    device = network.table.weight.device
-    network.gate = SoftGate(len(network.table.weight)).to(device)
+    network.gate = SoftGate(dataset.features + 1).to(network.device)
     always, never = protected(dataset)
     schedule = Schedule(settings.epochs * len(train), len(train), settings.final_temperature)
     gates = EvidenceGates(
@@ -114,6 +116,22 @@ def choose(found: Search, dataset: Dataset, valid: Part, ratio: float | None) ->
     return FeatureSet.of(dataset, np.asarray(kept), gate, provenance)
 
 
+def _global_ids(dataset: Dataset, part: Part) -> Iterator[npt.NDArray[np.int64]]:
+    """The global ids of all values of a part, a stretch of rows at a time; of lists all at once."""
+    singles = np.array([info.offset + UNKNOWN for info in dataset.fields if info.kind != "list"], np.int64)
+    lists = [info.offset + UNKNOWN for info in dataset.fields if info.kind == "list"]
+
+    def numbered(ids: npt.NDArray[Any], unknown: Any) -> npt.NDArray[np.int64]:
+        if not dataset.hashed:
+            return np.asarray(ids)
+        return dataset.numbered(np.ascontiguousarray(ids).view(np.uint64), np.asarray(unknown))
+
+    for start in range(0, len(part), _ROWS_AT_A_TIME):
+        yield numbered(part.ids[start : start + _ROWS_AT_A_TIME], singles)
+    for (flat, _), unknown in zip(part.lists, lists, strict=True):
+        yield numbered(np.asarray(flat), unknown)
+
+
 def coverage(dataset: Dataset, valid: Part) -> Floats:
     """(V,) by field: how often its vocabulary values occur in a valid row, relative to a train row, at most 1.
 
@@ -121,11 +139,8 @@ def coverage(dataset: Dataset, valid: Part) -> Floats:
     of it will ever be collected again.
     """
     seen = np.zeros(dataset.features)
-    for start in range(0, len(valid), _ROWS_AT_A_TIME):
-        ids = valid.ids[start : start + _ROWS_AT_A_TIME]
+    for ids in _global_ids(dataset, valid):
         seen += np.bincount(ids.ravel(), minlength=dataset.features)
-    for flat, _ in valid.lists:
-        seen += np.bincount(flat, minlength=dataset.features)
     counted = dataset.vocabulary["count"].to_numpy()
     rows = dataset.manifest["rows"]
     result = np.ones(dataset.features)

@@ -17,11 +17,11 @@ import torch
 from safetensors.torch import save_file
 
 import ctr
-from ctr.dataset.batches import Layout
 from ctr.dataset.encoding import Encoder
 from ctr.dataset.expressions import roots
 from ctr.dataset.feature_set import FeatureSet
 from ctr.dataset.inputs import located
+from ctr.dataset.layout import Layout
 from ctr.dataset.personal import Personal
 from ctr.dataset.personal_fields import personal_fields
 from ctr.dataset.preparation import Preparation, side_table_path
@@ -94,7 +94,7 @@ def export_bundle(
         save_file(weights, built / parts.WEIGHTS)
         shutil.copymode(built / parts.VOCABULARY, built / parts.WEIGHTS)  # safetensors hides it from others
         # With the whole vocabulary and the network itself: another way than the one that the bundle will go.
-        whole = dataset.vocabulary.with_columns(pl.Series("id", layout.table_rows, dtype=pl.Int32))
+        whole = dataset.vocabulary.with_columns(pl.Series("id", layout.numbers, dtype=pl.Int32))
         encoder = Encoder(dataset.schema, dataset.manifest["fields"], whole, layout.fields)
         _write_golden(built, raw, preparation, encoder, network, dataset.schema)
         files = {path.relative_to(built).as_posix(): path for path in built.rglob("*") if path.is_file()}
@@ -133,7 +133,7 @@ def _check(network: Network, dataset: Dataset, layout: Layout) -> None:
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise CtrError(f'export: the weights "{name}" hold NaN or infinity')
     for info in dataset.fields:
-        rows = layout.table_rows[info.offset : info.offset + info.features]
+        rows = layout.numbers[info.offset : info.offset + info.features]
         # A bundle cannot tell a dropped value from one that was never seen (see `FeatureSet.of`).
         if rows[0] > 0 and (rows[FIRST_VALUE:] == 0).any():
             raise CtrError(f'export: field "{info.name}" keeps its unknown but drops values')
@@ -144,13 +144,13 @@ def _compact_vocabulary(dataset: Dataset, layout: Layout) -> pl.DataFrame:
 
     A dropped value that reads its field's unknown is simply not there, like a value that was never seen.
     """
-    frame = dataset.vocabulary.with_columns(pl.Series("id", layout.table_rows, dtype=pl.Int32))
+    frame = dataset.vocabulary.with_columns(pl.Series("id", layout.numbers, dtype=pl.Int32))
     own = (pl.col("role") != "value") | ~pl.col("id").is_in(_unknown_rows(dataset, layout))
     return frame.filter((pl.col("id") > 0) & own)
 
 
 def _unknown_rows(dataset: Dataset, layout: Layout) -> list[int]:
-    rows = (int(layout.table_rows[info.offset + UNKNOWN]) for info in dataset.fields)
+    rows = (int(layout.numbers[info.offset + UNKNOWN]) for info in dataset.fields)
     return [row for row in rows if row > 0]
 
 

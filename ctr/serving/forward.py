@@ -67,7 +67,7 @@ def probabilities(network: Network, rows: EncodedRows, keep_rate: float = 1.0) -
 
     Where negatives were sampled the logits belong to the sampled log; see `ctr.evaluation.sampling`.
     """
-    device = network.table.weight.device
+    device = network.device
     arrays = (None if array is None else torch.from_numpy(array).to(device) for array in rows)
     logits = network(Inputs(*arrays))  # type: ignore[arg-type]  # None is for `values` and `vectors`, here as there
     return unsampled(logits.double().cpu().numpy(), keep_rate)

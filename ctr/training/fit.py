@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ctr.config import Training
-from ctr.dataset.batches import Batch, Batches
+from ctr.dataset.batches import Batches
+from ctr.dataset.layout import Batch
 from ctr.errors import CtrError
 from ctr.evaluation.metrics import measure
 from ctr.evaluation.sampling import row_weights
@@ -21,7 +22,7 @@ from ctr.network.network import Network
 from ctr.training.checkpoint import damaged, load_checkpoint, save_checkpoint
 from ctr.training.looks import Companion, Look, Result, Watcher, look_points, look_rows
 from ctr.training.optimizers import Optimizers
-from ctr.training.predict import predict, to_inputs
+from ctr.training.predict import predict, require_dataset, to_inputs
 from ctr.training.stretch import Stretch
 
 CHECKPOINT_SECONDS = 60.0  # inside an epoch; at its end there is always a checkpoint
@@ -58,6 +59,7 @@ def fit(
     """
     if (valid is None) != (steps is not None):
         raise ValueError("fit: expected valid or steps, one of them")
+    require_dataset(network, train)
     total = (epochs or settings.epochs) * len(train) if steps is None else steps
     loop = _Loop(network, train, valid, settings, folder, total, rates, companion, watcher)
     loop.resume()
@@ -83,7 +85,7 @@ class _Loop:
     ) -> None:
         self.network, self.train, self.settings = network, train, settings
         self.folder, self.total, self.companion, self.watcher = folder, total, companion, watcher
-        self.device = network.table.weight.device
+        self.device = network.device
         self.points = look_points(len(train), settings.eval_every)
         self.valid = None if valid is None else look_rows(valid, len(train.part), len(self.points))
         self.rates = dict(rates)
@@ -207,6 +209,7 @@ class _Loop:
     def _state(self) -> dict[str, Any]:
         return {
             "network": self.network.state_dict(),
+            "dataset": self.network.dataset,
             "optimizers": self.optimizers.state_dict(),
             "companion": self.companion.state_dict() if self.companion else None,
             "history": [asdict(record) for record in self.history],
@@ -227,6 +230,8 @@ class _Loop:
         self.since.train_on()
 
     def _take_up(self, state: dict[str, Any]) -> None:
+        if state["dataset"] != self.network.dataset:
+            raise ValueError(f"it is of the dataset {state['dataset'][:12]}, not {self.network.dataset[:12]}")
         self.network.load_state_dict(state["network"])
         self.optimizers.load_state_dict(state["optimizers"])
         if self.companion:

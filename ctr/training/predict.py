@@ -7,8 +7,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ctr.dataset.batches import Batch, Batches
-from ctr.errors import ConfigError
+from ctr.dataset.batches import Batches
+from ctr.dataset.layout import Batch
+from ctr.errors import ConfigError, DataError
 from ctr.evaluation.calibration import Calibration, calibrated
 from ctr.evaluation.sampling import unsampled
 from ctr.network.embeddings import Inputs
@@ -44,7 +45,25 @@ def to_inputs(batch: Batch, device: torch.device) -> Inputs:
         list_slots=tensor(batch.list_slots),
         list_lengths=tensor(batch.list_lengths),
         vectors=None if batch.vectors is None else tensor(batch.vectors),
+        places=None if batch.places is None else tensor(batch.places),
+        list_places=None if batch.list_places is None else tensor(batch.list_places),
     )
+
+
+def require_dataset(network: Network, batches: Batches) -> None:
+    """Refuse rows whose ids mean other values than those that the network was built on.
+
+    Hashed ids mean the same everywhere.
+
+    Raises:
+        DataError: their dataset has another digest.
+    """
+    digest = batches.layout.digest
+    if network.dataset and not batches.layout.hashed and network.dataset != digest:
+        raise DataError(
+            f"the network was built on the dataset {network.dataset[:12]}, these rows are of {digest[:12]}: its "
+            "vocabulary gives the same ids to other values; use the dataset that it was trained on, or train again"
+        )
 
 
 @torch.no_grad()
@@ -76,9 +95,10 @@ def calibrate(network: Network, batches: Batches) -> Calibration:
 
 
 def _logits(network: Network, batches: Batches) -> npt.NDArray[np.float64]:
+    require_dataset(network, batches)
     if not batches.in_order:
         raise ValueError("predict: expected batches in the order of the part, found another order")
-    device = network.table.weight.device
+    device = network.device
     was_training = network.training
     network.eval()
     logits = [network(to_inputs(batch, device)).cpu().double() for batch in batches.epoch()]

@@ -5,7 +5,7 @@ import time
 import torch
 from torch import Tensor
 
-from ctr.dataset.batches import Batch
+from ctr.dataset.layout import Batch
 
 
 class Stretch:

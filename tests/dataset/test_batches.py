@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctr.dataset.batches import Batches, Layout, shuffled
+from ctr.dataset.batches import Batches, shuffled
+from ctr.dataset.layout import Layout
 from ctr.dataset.store import FieldInfo, Part
 
 # Features 0..9 of "a", 10..14 of "x" (scaled), 15..24 of list "l", 25..34 of list "m".
@@ -18,7 +19,7 @@ FIELDS = [
     FieldInfo("l", "list", 10, 15, False),
     FieldInfo("m", "list", 10, 25, False),
 ]
-DATASET = SimpleNamespace(fields=FIELDS, features=35)
+DATASET = SimpleNamespace(fields=FIELDS, features=35, hashed=False, digest="")
 
 
 def ragged(lists: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -168,9 +169,9 @@ def test_types_are_those_that_the_network_reads():
 
 
 def test_dropped_features_read_row_zero_and_kept_ones_their_new_row():
-    table_rows = np.zeros(35, np.int64)
-    table_rows[[3, 12, 17, 30]] = [1, 2, 3, 4]
-    layout = Layout(DATASET, table_rows)
+    numbers = np.zeros(35, np.int64)
+    numbers[[3, 12, 17, 30]] = [1, 2, 3, 4]
+    layout = Layout(DATASET, numbers)
     assert layout.rows == 5
     for batch in Batches(part_of(40), layout, 40).epoch():
         lists = lists_of(batch, 2)
@@ -209,7 +210,7 @@ def test_memory_is_that_of_a_batch_whatever_the_number_of_rows(tmp_path):
         np.save(tmp_path / "rows.npy", np.arange(rows))
         ids, numbers = (np.load(tmp_path / name, mmap_mode="r") for name in ("ids.npy", "rows.npy"))
         part = Part(ids, None, [], np.zeros(rows, np.uint8), numbers, None)
-        dataset = SimpleNamespace(fields=FIELDS[:1] * 2, features=10)
+        dataset = SimpleNamespace(fields=FIELDS[:1] * 2, features=10, hashed=False)
         batches = Batches(part, Layout(dataset), 64, 3)
         tracemalloc.start()
         for number, _ in enumerate(batches.epoch()):

@@ -7,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctr.dataset import canonical
-from ctr.dataset.batches import Batches, Layout
+from ctr.dataset.batches import Batches
 from ctr.dataset.field_cells import prepare
 from ctr.dataset.field_spec import FieldSpec
 from ctr.dataset.ingest import ingest
+from ctr.dataset.layout import Layout
 from ctr.dataset.schema import Schema
 from ctr.dataset.stacked import stacked
 from ctr.dataset.store import MISSING, Dataset

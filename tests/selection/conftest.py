@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from ctr.config import SelectorConfig, Training
-from ctr.dataset.batches import Batches, Layout
+from ctr.dataset.batches import Batches
 from ctr.dataset.feature_set import FeatureSet
 from ctr.dataset.ingest import ingest
+from ctr.dataset.layout import Layout
 from ctr.dataset.schema import Schema
 from ctr.dataset.store import Dataset
 from ctr.network.network import Architecture, Network, build

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from ctr.dataset.batches import Batches, Layout
+from ctr.dataset.batches import Batches
 from ctr.dataset.feature_set import FeatureSet
+from ctr.dataset.layout import Layout
 from ctr.errors import CtrError
 from ctr.network.backbones import BACKBONES
 from ctr.network.gates import HardGate
@@ -89,7 +90,7 @@ def test_the_compact_table_holds_the_kept_features_and_one_zero_row(backbone, mi
         assert layout.rows == kept + 1
         assert compact.table.weight.shape == (kept + 1, network.table.weight.shape[1])
         assert not compact.table.weight[0].any()
-        rows = layout.table_rows
+        rows = layout.numbers
         assert (rows[~feature_set.kept] == 0).all()
         assert sorted(rows[feature_set.kept]) == list(range(1, kept + 1))
         full = network.table.weight[torch.from_numpy(np.flatnonzero(feature_set.kept) + 1)]

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ctr.dataset.batches import Batches, Layout
+from ctr.dataset.batches import Batches
+from ctr.dataset.layout import Layout
 from ctr.network.backbones import BACKBONES
 from ctr.network.gates import SoftGate
 from ctr.selection import evidence

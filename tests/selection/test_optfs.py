@@ -4,8 +4,8 @@ import polars as pl
 import pytest
 import torch
 
-from ctr.dataset.batches import Layout
 from ctr.dataset.ingest import ingest
+from ctr.dataset.layout import Layout
 from ctr.dataset.schema import load_schema
 from ctr.dataset.store import Dataset
 from ctr.dataset.synthetic import write_log

@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 import torch
 
-from ctr.dataset.batches import Layout
 from ctr.dataset.feature_set import FeatureSet
 from ctr.dataset.ingest import ingest
+from ctr.dataset.layout import Layout
 from ctr.dataset.schema import Schema
 from ctr.dataset.store import Dataset
 from ctr.network.network import Architecture, build

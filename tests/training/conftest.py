@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from ctr.config import Training
-from ctr.dataset.batches import Batches, Layout
+from ctr.dataset.batches import Batches
+from ctr.dataset.layout import Layout
 from ctr.dataset.store import FieldInfo, Part
 from ctr.network.network import Architecture, Network, build
 
@@ -20,7 +21,7 @@ FIELDS = [
     FieldInfo("x", "numeric", 3, 2 * SIDE, True),
     FieldInfo("l", "list", 6, 2 * SIDE + 3, False),
 ]
-DATASET = SimpleNamespace(fields=FIELDS, features=2 * SIDE + 9)
+DATASET = SimpleNamespace(fields=FIELDS, features=2 * SIDE + 9, hashed=False, digest="")
 
 
 def checkerboard(rows: int, seed: int) -> Part:

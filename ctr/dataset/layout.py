@@ -1,0 +1,208 @@
+"""What a network reads of a dataset's rows: the fields it is fed, numbers of features, and where they are read."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from ctr.dataset.encoding import Numbers
+from ctr.dataset.hashing import Ints, Keys
+from ctr.dataset.kept_values import KeptValues
+from ctr.dataset.placed import PlacedFeatures, PlacedKeys
+from ctr.dataset.placement import Placement
+from ctr.dataset.store import UNKNOWN, Dataset, Part
+from ctr.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch, as NumPy arrays.
+
+    Shapes (B rows, S single-valued fields, M list fields, L values over all lists of the batch):
+        ids: (B, S) numbers of features, 0 for dropped ones; the rows of a table that has one for each.
+        values: (B, S) factors of scaled fields (1 elsewhere), or None.
+        list_ids: (L,) numbers of features.
+        list_slots: (L,) row in the batch * M + number of the list field.
+        list_lengths: (B, M) float32.
+        labels: (B,) float32.
+        rows: (B,) numbers of the rows in the input.
+        weights: (B,) float32, how much each row counts, or None where all count alike.
+        vectors: (B, T) float32, numbers of the vector fields side by side, or None where there are none.
+        places, list_places: (B, S, R) and (L, R), where hashed features are read (`ctr.dataset.placement`), or None.
+    """
+
+    ids: Ints
+    values: npt.NDArray[np.float32] | None
+    list_ids: Ints
+    list_slots: Ints
+    list_lengths: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.float32]
+    rows: Ints
+    weights: npt.NDArray[np.float32] | None = None
+    vectors: npt.NDArray[np.float32] | None = None
+    places: Ints | None = None
+    list_places: Ints | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class Layout:
+    """What a network reads of each row of a dataset: which fields, which number and which rows of a table.
+
+    Args:
+        dataset: where the ids come from.
+        numbers: (V,) number of each global feature id, 0 for dropped ones; by default every feature has a number of its
+            own (id + 1). Of a dataset without vocabulary, what `kept` says stands in its place where it is given.
+        fields: names of the fields to feed; by default all.
+        serving: whether bias fields have the values that they have at scoring, instead of those of the log.
+        placement: of hashed features; None where the number of a feature is its row.
+        kept: which values are kept, where there is no vocabulary: they all have the number 1.
+
+    Raises:
+        ConfigError: a dataset without vocabulary, and no placement.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        numbers: Ints | None = None,
+        fields: list[str] | None = None,
+        *,
+        serving: bool = False,
+        placement: Placement | None = None,
+        kept: KeptValues | None = None,
+    ) -> None:
+        if dataset.hashed and placement is None:
+            raise ConfigError(
+                f'dataset "{dataset.name}" has no vocabulary (data.encoding = "hashed"), so no table can have a row '
+                'for each feature; use embedding.kind = "unified" or "hashed", or ingest with a vocabulary'
+            )
+        names = [field.name for field in dataset.fields] if fields is None else fields
+        single = [field for field in dataset.fields if field.kind != "list"]
+        lists = [field for field in dataset.fields if field.kind == "list"]
+        self.numbers = np.arange(1, dataset.features + 1) if numbers is None else numbers
+        self.placement, self.kept = placement, kept
+        if placement is not None and not dataset.hashed:
+            # What no train row holds has nothing to read in a shared table but what others have learned.
+            self.numbers = np.where(dataset.vocabulary["count"].to_numpy() > 0, self.numbers, 0)
+        self.rows = int(self.numbers.max(initial=0)) + 1
+        self.single = [slot for slot, field in enumerate(single) if field.name in names]
+        self.lists = [number for number, field in enumerate(lists) if field.name in names]
+        here = [*(single[slot] for slot in self.single), *(lists[number] for number in self.lists)]
+        self.fields = [field.name for field in here]
+        self.owners = [field.shares or field.name for field in here]  # whose features each field has
+        self.scaled = any(single[slot].scaled for slot in self.single)
+        self._all_single = len(self.single) == len(single)
+        self.pooling = tuple(lists[number].pooling for number in self.lists)
+        # (slot among the fields fed, numbers) of each vector field, and where its numbers stand in a part's.
+        ends = np.cumsum([field.size for field in single])
+        vectors = [(at, single[slot], ends[slot]) for at, slot in enumerate(self.single) if single[slot].size]
+        self.vectors = tuple((at, field.size) for at, field, _ in vectors)
+        columns = [np.arange(end - field.size, end) for _, field, end in vectors]
+        self._columns = np.concatenate(columns) if columns else None
+        self._served = [
+            (at, *serve) for at, slot in enumerate(self.single) if serving and (serve := single[slot].serve)
+        ]
+        self._dataset = dataset
+        self._reader: PlacedFeatures | PlacedKeys | None = None
+        if placement is not None:
+            if dataset.hashed:
+                unknown = np.array([field.offset + UNKNOWN for field in here])
+                self._reader = PlacedKeys(
+                    placement, self.owners, kept, None if kept else partial(self._numbered, unknown=unknown)
+                )
+            else:
+                self._reader = PlacedFeatures(placement, self._features())
+
+    @property
+    def digest(self) -> str:
+        """Of the dataset."""
+        return self._dataset.digest
+
+    @property
+    def hashed(self) -> bool:
+        """Whether ids are hashes, which mean the same in every dataset."""
+        return self._dataset.hashed
+
+    def _features(self) -> pl.DataFrame:
+        """Field, number and key of every feature that has a number of its own."""
+        frame = self._dataset.vocabulary.select("field", "role", "value").with_columns(
+            pl.Series("number", self.numbers), pl.Series("key", self._dataset.keys)
+        )
+        # A dropped value that reads its field's unknown comes after it.
+        return frame.filter(pl.col("number") > 0).unique("number", keep="first", maintain_order=True)
+
+    def _numbered(self, keys: Keys, slots: Ints, unknown: Ints) -> Ints:
+        return self.numbers[self._dataset.numbered(keys, unknown[slots])]
+
+    def at_serving(self) -> "Layout":
+        """The same, with bias fields as they are at scoring."""
+        return Layout(
+            self._dataset,
+            self.numbers,
+            self.fields,
+            serving=True,
+            placement=self.placement,
+            kept=self.kept,
+        )
+
+    def gather(self, part: Part, index: Ints) -> Batch:
+        """The rows `index` of `part`, in that order."""
+        ids = part.ids[index]
+        values = part.values[index] if self.scaled and part.values is not None else None
+        if not self._all_single:
+            ids = ids[:, self.single]
+            values = None if values is None else values[:, self.single]
+        for at, identity, factor in self._served:
+            ids[:, at] = identity
+            if values is not None:
+                values[:, at] = factor
+        list_ids, list_slots, list_lengths = self._gather_lists(part, index)
+        numbers, places, list_numbers, list_places = self._read(ids, list_ids, list_slots)
+        return Batch(
+            ids=numbers,
+            values=values,
+            list_ids=list_numbers,
+            list_slots=list_slots,
+            list_lengths=list_lengths,
+            labels=part.labels[index].astype(np.float32),
+            rows=np.asarray(part.rows[index]),
+            weights=None if part.weights is None else part.weights[index],
+            vectors=self._gather_vectors(part, index),
+            places=places,
+            list_places=list_places,
+        )
+
+    def _read(
+        self, ids: Numbers, list_ids: Numbers, slots: Ints
+    ) -> tuple[Ints, Ints | None, Ints, Ints | None]:
+        """Numbers and places of single-valued fields and of lists."""
+        if isinstance(self._reader, PlacedKeys):
+            return self._reader.read(ids, list_ids, slots)
+        numbers, list_numbers = self.numbers[ids], self.numbers[list_ids]
+        if self._reader is None:
+            return numbers, None, list_numbers, None
+        return numbers, self._reader.places[numbers], list_numbers, self._reader.places[list_numbers]
+
+    def _gather_vectors(self, part: Part, index: Ints) -> npt.NDArray[np.float32] | None:
+        if self._columns is None or part.vectors is None:
+            return None
+        found = part.vectors[index]
+        return found if len(self._columns) == found.shape[1] else found[:, self._columns]
+
+    def _gather_lists(self, part: Part, index: Ints) -> tuple[Numbers, Ints, npt.NDArray[np.float32]]:
+        count = len(self.lists)
+        lengths = np.zeros((len(index), count), np.float32)
+        ids: list[Numbers] = [np.zeros(0, np.int64)]
+        slots = [np.zeros(0, np.int64)]
+        for column, number in enumerate(self.lists):
+            flat, offsets = part.lists[number]
+            start, length = offsets[index], offsets[index + 1] - offsets[index]
+            lengths[:, column] = length
+            within = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
+            ids.append(flat[np.repeat(start, length) + within])
+            slots.append(np.repeat(np.arange(len(index)) * count + column, length))
+        return np.concatenate(ids), np.concatenate(slots), lengths

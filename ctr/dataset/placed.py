@@ -1,0 +1,78 @@
+"""Features, or keys without a vocabulary, with the places that they are read at: the same in training and scoring.
+
+Shapes: B rows, S single-valued fields, L list values, R numbers of a place.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import polars as pl
+
+from ctr.dataset.encoding import Numbers
+from ctr.dataset.hashing import Ints, Keys
+from ctr.dataset.kept_values import KeptValues
+from ctr.dataset.placement import Placement
+
+
+class PlacedFeatures:
+    """The place of each numbered feature.
+
+    Args:
+        placement: of the fields.
+        features: field, number and key of every feature.
+
+    `places` (numbers + 1, R); those of number 0, the dropped one, are 0.
+    """
+
+    def __init__(self, placement: Placement, features: pl.DataFrame) -> None:
+        rows = int(features["number"].to_numpy().max(initial=0)) + 1
+        self.places = np.zeros((rows, placement.numbers), np.int64)
+        for (field,), group in features.sort("number").group_by("field", maintain_order=True):
+            numbers, keys = group["number"].to_numpy(), group["key"].to_numpy()
+            self.places[numbers] = placement.places(keys, placement.of(str(field)), np.arange(len(keys)))
+
+
+class PlacedKeys:
+    """Keys -> numbers and places.
+
+    Args:
+        placement: of the fields.
+        owners: of each field fed, single-valued ones first: the field whose features it has.
+        kept: which values are kept; all by default.
+        number: (keys, slots) -> numbers, where features are told apart; otherwise kept ones have the number 1.
+    """
+
+    def __init__(
+        self,
+        placement: Placement,
+        owners: Sequence[str],
+        kept: KeptValues | None = None,
+        number: Callable[[Keys, Ints], Ints] | None = None,
+    ) -> None:
+        self._placement, self._owners, self._kept, self._number = placement, owners, kept, number
+        self._stretches = np.array([placement.of(owner) for owner in owners])
+        self._whole = np.array([kept is None or owner in kept.whole for owner in owners], np.bool_)
+
+    def read(self, ids: Numbers, list_ids: Numbers, list_slots: Ints) -> tuple[Ints, Ints, Ints, Ints]:
+        """Numbers (B, S) and places (B, S, R) of single-valued fields; then (L,) and (L, R) of lists.
+
+        Args:
+            ids, list_ids: signed keys.
+            list_slots: row in the batch * number of list fields + list field.
+        """
+        single = ids.shape[1]
+        lists = len(self._owners) - single
+        slots = np.broadcast_to(np.arange(single), ids.shape)
+        list_fields = single + list_slots % max(1, lists)
+        return (*self._placed(ids, slots), *self._placed(list_ids, list_fields))
+
+    def _placed(self, ids: Numbers, slots: Ints) -> tuple[Ints, Ints]:
+        keys = np.ascontiguousarray(ids).view(np.uint64)
+        if self._number is not None:
+            numbers = self._number(keys, slots)
+        elif self._kept is None or self._whole.all():
+            numbers = np.ones(keys.shape, np.int64)
+        else:
+            numbers = (self._kept.hold(keys) | self._whole[slots]).astype(np.int64)
+        places = self._placement.places(keys, self._stretches[slots])
+        return numbers, places * (numbers > 0)[..., None]

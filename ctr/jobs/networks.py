@@ -1,0 +1,116 @@
+"""The networks of a job: over all features or compact, all from the same first weights."""
+
+import numpy as np
+import torch
+
+from ctr.config import Config
+from ctr.dataset.feature_set import FeatureSet
+from ctr.dataset.kept_values import KeptValues
+from ctr.dataset.layout import Layout
+from ctr.dataset.placement import Placement, place
+from ctr.dataset.store import Dataset
+from ctr.network.embeddings import Table
+from ctr.network.hashed_tables import HashedTable
+from ctr.network.network import Architecture, Network, build, build_table
+from ctr.selection.compaction import (
+    compact_architecture,
+    compact_layout,
+    compact_network,
+    compact_placement,
+    feature_counts,
+)
+
+
+class Networks:
+    """What networks of a job are built from.
+
+    Args:
+        config: the run's configuration.
+        dataset: whose ids they read.
+        device: where they are put.
+
+    Raises:
+        ConfigError: the embedding's budget does not hold the dataset's fields, or no table can read the dataset.
+    """
+
+    def __init__(self, config: Config, dataset: Dataset, device: torch.device) -> None:
+        self._seed, self._dataset, self._device = config.seed, dataset, device
+        backbone, embedding = config.backbone, config.embedding
+        extra = {"layers": backbone.layers, "rank": backbone.rank}
+        stated = Architecture(
+            rows=0,
+            fields=0,
+            dim=embedding.dim,
+            backbone=backbone.kind,
+            hidden=tuple(backbone.hidden),
+            dropout=backbone.dropout,
+            norm=backbone.norm,
+            first_order=backbone.first_order,
+            init_scale=embedding.init_scale,
+            extra=tuple((key, value) for key, value in extra.items() if value is not None),
+        )
+        self.placement: Placement | None = None
+        if embedding.kind != "table":
+            assert embedding.bytes is None or isinstance(embedding.bytes, int)
+            self.placement = place(
+                feature_counts(dataset),
+                shared=embedding.kind == "unified",
+                composition=embedding.composition,
+                dim=stated.width,
+                linear=stated.linear,
+                lookups=embedding.lookups,
+                field_lookups=embedding.field_lookups,
+                bytes=embedding.bytes,
+                rows=embedding.rows,
+                collision_free=embedding.collision_free,
+            )
+        # A search tells every feature from every other.
+        self.numbered = Layout(dataset, placement=self.placement)
+        # Keep-all need not, where there is no vocabulary to tell them by: it reads whatever is there.
+        self.everything = self.numbered
+        if dataset.hashed:
+            owners = sorted(set(self.numbered.owners))
+            self.everything = Layout(dataset, placement=self.placement, kept=KeptValues.everything(owners))
+        self.architecture = compact_architecture(stated, self.numbered)
+
+    def fresh(self) -> Network:
+        """Over all features."""
+        torch.manual_seed(self._seed)
+        network = build(self.architecture)
+        if self.placement is None:
+            never = torch.from_numpy(np.flatnonzero(self._dataset.vocabulary["count"].to_numpy() == 0) + 1)
+            # What no train row holds will never be trained: it must not add the noise of its first weights.
+            network.table.weight.data[never] = 0.0
+        network.dataset = self._dataset.digest
+        return network.to(self._device)
+
+    def layout(self, feature_set: FeatureSet) -> Layout:
+        """What a compact network reads; hashed tables shrink with the features that are left."""
+        smaller = None
+        if self.placement is not None:
+            smaller = compact_placement(self.placement, self._dataset, feature_set)
+        return compact_layout(self._dataset, feature_set, smaller)
+
+    def compact(self, feature_set: FeatureSet, layout: Layout, start: Network | None) -> Network:
+        """What the retraining of a feature set begins with.
+
+        Args:
+            start: over all features, with the weights to go on from; fresh by default.
+
+        NOTE[DIFF] Where rows are shared, a smaller table has other rows for the same values, and dense weights that fit
+        the old ones are of no use: such a retraining starts from fresh weights, where OptFS takes an early copy.
+        """
+        if layout.placement is None:
+            return compact_network(start or self.fresh(), self._dataset, feature_set)
+        whole = self.fresh()
+        torch.manual_seed(self._seed)
+        table = build_table(compact_architecture(self.architecture, layout))
+        assert isinstance(table, HashedTable)
+        return compact_network(whole, self._dataset, feature_set, table)
+
+
+def learned_numbers(network: Network) -> int:
+    """Parameters, without the rows that dropped features read."""
+    tables = [module for module in network.modules() if isinstance(module, Table)]
+    zeros = sum(table.weight.shape[1] for table in tables)
+    return sum(parameter.numel() for parameter in network.parameters()) - zeros
