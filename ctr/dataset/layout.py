@@ -85,7 +85,7 @@ class Layout:
         lists = [field for field in dataset.fields if field.kind == "list"]
         self.numbers = np.arange(1, dataset.features + 1) if numbers is None else numbers
         self.placement, self.kept = placement, kept
-        if placement is not None and not dataset.hashed:
+        if placement is not None and not dataset.hashed and numbers is None:
             # What no train row holds has nothing to read in a shared table but what others have learned.
             self.numbers = np.where(dataset.vocabulary["count"].to_numpy() > 0, self.numbers, 0)
         self.rows = int(self.numbers.max(initial=0)) + 1
@@ -107,15 +107,16 @@ class Layout:
             (at, *serve) for at, slot in enumerate(self.single) if serving and (serve := single[slot].serve)
         ]
         self._dataset = dataset
-        self._reader: PlacedFeatures | PlacedKeys | None = None
+        # From numbers, or from keys, to numbers and places.
+        self.reader: PlacedFeatures | PlacedKeys | None = None
         if placement is not None:
             if dataset.hashed:
                 unknown = np.array([field.offset + UNKNOWN for field in here])
-                self._reader = PlacedKeys(
+                self.reader = PlacedKeys(
                     placement, self.owners, kept, None if kept else partial(self._numbered, unknown=unknown)
                 )
             else:
-                self._reader = PlacedFeatures(placement, self._features())
+                self.reader = PlacedFeatures(placement, self._features())
 
     @property
     def digest(self) -> str:
@@ -180,12 +181,11 @@ class Layout:
         self, ids: Numbers, list_ids: Numbers, slots: Ints
     ) -> tuple[Ints, Ints | None, Ints, Ints | None]:
         """Numbers and places of single-valued fields and of lists."""
-        if isinstance(self._reader, PlacedKeys):
-            return self._reader.read(ids, list_ids, slots)
-        numbers, list_numbers = self.numbers[ids], self.numbers[list_ids]
-        if self._reader is None:
-            return numbers, None, list_numbers, None
-        return numbers, self._reader.places[numbers], list_numbers, self._reader.places[list_numbers]
+        if not self.hashed:
+            ids, list_ids = self.numbers[ids], self.numbers[list_ids]
+        if self.reader is None:
+            return ids.astype(np.int64), None, list_ids.astype(np.int64), None
+        return self.reader.read(ids, list_ids, slots)
 
     def _gather_vectors(self, part: Part, index: Ints) -> npt.NDArray[np.float32] | None:
         if self._columns is None or part.vectors is None:

@@ -4,12 +4,13 @@ Shapes: B rows, S single-valued fields, L list values, R numbers of a place.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Self
 
 import numpy as np
 import polars as pl
 
 from ctr.dataset.encoding import Numbers
-from ctr.dataset.hashing import Ints, Keys
+from ctr.dataset.hashing import Ints, Keys, role_key, vocabulary_keys
 from ctr.dataset.kept_values import KeptValues
 from ctr.dataset.placement import Placement
 
@@ -24,12 +25,22 @@ class PlacedFeatures:
     `places` (numbers + 1, R); those of number 0, the dropped one, are 0.
     """
 
+    @classmethod
+    def of_vocabulary(cls, placement: Placement, vocabulary: pl.DataFrame) -> Self:
+        """Of a vocabulary: field, role, value and id, the number."""
+        keys = pl.Series("key", vocabulary_keys(vocabulary))
+        return cls(placement, vocabulary.select("field", pl.col("id").alias("number"), keys))
+
     def __init__(self, placement: Placement, features: pl.DataFrame) -> None:
         rows = int(features["number"].to_numpy().max(initial=0)) + 1
         self.places = np.zeros((rows, placement.numbers), np.int64)
         for (field,), group in features.sort("number").group_by("field", maintain_order=True):
             numbers, keys = group["number"].to_numpy(), group["key"].to_numpy()
             self.places[numbers] = placement.places(keys, placement.of(str(field)), np.arange(len(keys)))
+
+    def read(self, ids: Numbers, list_ids: Numbers, list_slots: Ints) -> tuple[Ints, Ints, Ints, Ints]:
+        """Numbers as they are, (B, S), and places (B, S, R) of single-valued fields; then (L,) and (L, R) of lists."""
+        return ids.astype(np.int64), self.places[ids], list_ids.astype(np.int64), self.places[list_ids]
 
 
 class PlacedKeys:
@@ -52,6 +63,10 @@ class PlacedKeys:
         self._placement, self._owners, self._kept, self._number = placement, owners, kept, number
         self._stretches = np.array([placement.of(owner) for owner in owners])
         self._whole = np.array([kept is None or owner in kept.whole for owner in owners], np.bool_)
+        self._reads_unknown = np.array(
+            [kept is not None and owner in kept.unknown for owner in owners], np.bool_
+        )
+        self._unknown = np.array([role_key(owner, "unknown") for owner in owners], np.uint64)
 
     def read(self, ids: Numbers, list_ids: Numbers, list_slots: Ints) -> tuple[Ints, Ints, Ints, Ints]:
         """Numbers (B, S) and places (B, S, R) of single-valued fields; then (L,) and (L, R) of lists.
@@ -73,6 +88,9 @@ class PlacedKeys:
         elif self._kept is None or self._whole.all():
             numbers = np.ones(keys.shape, np.int64)
         else:
-            numbers = (self._kept.hold(keys) | self._whole[slots]).astype(np.int64)
+            held = self._kept.hold(keys) | self._whole[slots]
+            unknown = ~held & self._reads_unknown[slots]
+            keys = np.where(unknown, self._unknown[slots], keys)
+            numbers = (held | unknown).astype(np.int64)
         places = self._placement.places(keys, self._stretches[slots])
         return numbers, places * (numbers > 0)[..., None]

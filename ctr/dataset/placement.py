@@ -179,9 +179,20 @@ class Placement:
 
     @classmethod
     def from_entry(cls, entry: Mapping[str, Any]) -> "Placement":
-        """What `entry` gave."""
+        """What `entry` gave.
+
+        Raises:
+            ValueError, TypeError, KeyError: it is no placement, or one outside its tables.
+        """
         stretches = tuple(Stretch(**own) for own in entry["stretches"])
-        return cls(**{**entry, "stretches": stretches})
+        found = cls(**{**entry, "stretches": stretches})
+        for own in stretches:
+            inside = 1 <= own.start <= own.start + own.rows <= found.rows and own.lookups >= 1
+            if found.second_rows:
+                inside &= 1 <= own.second_start <= own.second_start + own.second_rows <= found.second_rows
+            if not inside:
+                raise ValueError(f'the stretch of "{own.field}" is not within the table')
+        return found
 
 
 def _least(composition: Composition) -> int:

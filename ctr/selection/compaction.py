@@ -35,7 +35,7 @@ def compact_layout(
     if dataset.hashed:
         kept_values = _kept_values(dataset, feature_set, error)
         return Layout(dataset, None, fields, placement=placement, kept=kept_values)
-    kept = feature_set.kept if placement is None else feature_set.kept & _seen(dataset)
+    kept = feature_set.kept if placement is None else _read(dataset, feature_set)
     rows: npt.NDArray[np.int64] = np.where(kept, np.cumsum(kept), 0)
     if feature_set.dropped_reads == "unknown":
         for info in dataset.fields:
@@ -57,7 +57,12 @@ def _kept_values(dataset: Dataset, feature_set: FeatureSet, error: float) -> Kep
         kept[info.offset + UNKNOWN] = False
         if info.name in whole:
             kept[info.offset : info.offset + info.features] = False
-    return KeptValues.of(dataset.keys[kept], whole, error)
+    unknown = [
+        info.name
+        for info in dataset.fields
+        if info.shares is None and info.name not in whole and feature_set.kept[info.offset + UNKNOWN]
+    ]
+    return KeptValues.of(dataset.keys[kept], whole, error, unknown)
 
 
 def _seen(dataset: Dataset) -> npt.NDArray[np.bool_]:
@@ -65,9 +70,19 @@ def _seen(dataset: Dataset) -> npt.NDArray[np.bool_]:
     return seen
 
 
-def feature_counts(dataset: Dataset, kept: npt.NDArray[np.bool_] | None = None) -> dict[str, int]:
-    """Features of each field that train rows hold, or those of them that are kept; missing among them."""
-    there = _seen(dataset) if kept is None else _seen(dataset) & kept
+def _read(dataset: Dataset, feature_set: FeatureSet) -> npt.NDArray[np.bool_]:
+    """(V,) the kept features that train rows read: they hold them, or dropped values read the unknown."""
+    read = feature_set.kept & _seen(dataset)
+    if feature_set.dropped_reads == "unknown":
+        for info in dataset.fields:
+            own = feature_set.kept[info.offset : info.offset + info.features]
+            read[info.offset + UNKNOWN] |= own[UNKNOWN] and not own[FIRST_VALUE:].all()
+    return read
+
+
+def feature_counts(dataset: Dataset, feature_set: FeatureSet | None = None) -> dict[str, int]:
+    """Features of each field that train rows read, or those that they do of a set; missing among them."""
+    there = _seen(dataset) if feature_set is None else _read(dataset, feature_set)
     return {
         info.name: int(there[info.offset : info.offset + info.features].sum())
         for info in dataset.fields
@@ -77,7 +92,7 @@ def feature_counts(dataset: Dataset, kept: npt.NDArray[np.bool_] | None = None) 
 
 def compact_placement(placement: Placement, dataset: Dataset, feature_set: FeatureSet) -> Placement:
     """Smaller tables for what is kept, with as many features on a row as before."""
-    return placement.kept(feature_counts(dataset), feature_counts(dataset, feature_set.kept))
+    return placement.kept(feature_counts(dataset), feature_counts(dataset, feature_set))
 
 
 def _kept_fields(dataset: Dataset, feature_set: FeatureSet) -> list[str]:

@@ -2,7 +2,9 @@
 
     manifest.json         what the folder holds, with the digest of every other file and of itself
     schema.json           the schema of the kept fields; its joins read the side tables below
-    vocabulary.parquet    field, role, value, id: the row of the embedding table that each kept feature reads
+    vocabulary.parquet    field, role, value, id: the row of the embedding table that each kept feature reads, or its
+                          number, where rows follow from hashes
+    kept_values.parquet   instead of a vocabulary where values are hashed: which of them are kept
     weights.safetensors   the network's weights
     side_tables/*.parquet what the kept fields need of the schema's joins
     golden.parquet        a few raw rows (personal cells replaced) with the probability that the exported network
@@ -23,12 +25,15 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from ctr.dataset.kept_values import KeptValues
+from ctr.dataset.placed import PlacedFeatures, PlacedKeys
+from ctr.dataset.placement import Placement
 from ctr.dataset.preparation import side_table_path
 from ctr.dataset.schema import Schema
 from ctr.serving.manifest import (
     GOLDEN,
+    KEPT_VALUES,
     MANIFEST,
-    REQUIRED,
     SCHEMA,
     VOCABULARY,
     WEIGHTS,
@@ -75,8 +80,10 @@ class Bundle:
                 raise broken(folder, f'"{MANIFEST}": field "{field.name}" and its scale do not fit')
         embedded = [join for join in schema.joins if join.at_scoring == "bundle"]
         sides = {side_table_path(number) for number in range(len(embedded))}
-        if sides != manifest.files.keys() - set(REQUIRED):
+        if sides != manifest.files.keys() - set(manifest.required):
             raise broken(folder, f'"{SCHEMA}" and "{MANIFEST}" name different side tables')
+        if manifest.encoding == "hashed" and (manifest.placement is None or manifest.kept_values is None):
+            raise broken(folder, f'"{MANIFEST}": hashed values without placement or kept_values')
         return cls(folder, manifest, schema)
 
     @property
@@ -91,18 +98,59 @@ class Bundle:
         return sum(entry.bytes for entry in files) + (self.folder / MANIFEST).stat().st_size
 
     def vocabulary(self) -> pl.DataFrame:
-        """field, role, value, id: every row of the embedding table but row 0 belongs to one feature.
+        """field, role, value, id; ids are 1, 2, 3 ... up to the last row of the table, unless rows follow from hashes.
 
         Raises:
-            DataError: it does not.
+            DataError: they are not.
         """
         frame = self._parquet(VOCABULARY)
         if dict(frame.schema) != VOCABULARY_COLUMNS:
             raise broken(self.folder, f'"{VOCABULARY}": expected the columns {", ".join(VOCABULARY_COLUMNS)}')
         ids, rows = frame["id"].fill_null(0).to_numpy(), self.manifest.architecture.get("rows")
+        if self.manifest.placement is not None:
+            rows = len(ids) + 1
         if rows != len(ids) + 1 or not np.array_equal(np.sort(ids), np.arange(1, rows)):
             raise broken(self.folder, f'"{VOCABULARY}": expected each row of the table once, 1 to {rows} - 1')
         return frame
+
+    def reader(self, vocabulary: pl.DataFrame | None) -> PlacedFeatures | PlacedKeys | None:
+        """From numbers, or hashes, to places in the table; None where numbers are rows.
+
+        Args:
+            vocabulary: what `vocabulary` returned, None where values are hashed.
+
+        Raises:
+            DataError: placement and table, or the fingerprints of kept values and what is said of them, do not fit.
+        """
+        manifest = self.manifest
+        if manifest.placement is None:
+            return None
+        try:
+            placement = Placement.from_entry(manifest.placement)
+            sizes = (manifest.architecture["rows"], manifest.architecture["second_rows"])
+            if (placement.rows, placement.second_rows) != sizes:
+                raise ValueError("it is not of these tables")
+            specs = sorted(self.schema.fields, key=lambda spec: spec.kind == "list")
+            owners = [spec.shares or spec.name for spec in specs]
+            for owner in owners:
+                placement.of(owner)
+        except (KeyError, TypeError, ValueError) as error:
+            raise broken(self.folder, f'"{MANIFEST}": no placement: {error!r}') from None
+        if vocabulary is not None:
+            return PlacedFeatures.of_vocabulary(placement, vocabulary)
+        entry = manifest.kept_values
+        assert entry is not None
+        try:
+            kept = KeptValues.read(
+                self.folder / KEPT_VALUES,
+                bits=entry.bits,
+                values=entry.values,
+                whole=entry.whole,
+                unknown=entry.unknown,
+            )
+        except ValueError as error:
+            raise broken(self.folder, f'"{KEPT_VALUES}": {error}') from None
+        return PlacedKeys(placement, owners, kept)
 
     def weights(self) -> dict[str, npt.NDArray[Any]]:
         """The network's tensors by name.
@@ -139,13 +187,13 @@ class Bundle:
 
 
 def _check_files(folder: Path, manifest: Manifest) -> None:
-    for name in REQUIRED:
+    for name in manifest.required:
         if name not in manifest.files:
             raise broken(folder, f'"{MANIFEST}" does not list "{name}"')
     inside = folder.resolve()
     for name, entry in manifest.files.items():
         # Names are matched, not cleaned: no other name can be in a bundle, whatever it would lead to.
-        if name not in REQUIRED and not _SIDE_TABLE.fullmatch(name):
+        if name not in manifest.required and not _SIDE_TABLE.fullmatch(name):
             raise broken(folder, f'"{MANIFEST}" lists "{name}", which is no file of a bundle')
         path = folder / name
         if not path.is_file():

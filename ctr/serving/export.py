@@ -21,6 +21,7 @@ from ctr.dataset.encoding import Encoder
 from ctr.dataset.expressions import roots
 from ctr.dataset.feature_set import FeatureSet
 from ctr.dataset.inputs import located
+from ctr.dataset.kept_values import KeptValues
 from ctr.dataset.layout import Layout
 from ctr.dataset.personal import Personal
 from ctr.dataset.personal_fields import personal_fields
@@ -79,7 +80,6 @@ def export_bundle(
     """
     _check(network, dataset, layout)
     network = network.eval()
-    vocabulary = _compact_vocabulary(dataset, layout)
     personal = _personal(dataset)
     with _raw_rows(dataset.schema, source, personal) as (columns, sample):
         preparation = Preparation.from_dataset(dataset.folder, columns, layout.fields)
@@ -87,16 +87,16 @@ def export_bundle(
     entries = _field_entries(dataset, layout, columns)
     with _appearing(folder) as built:
         schema = _write_schema(built, dataset.schema, layout.fields, preparation.side_tables())
-        vocabulary.select(list(VOCABULARY_COLUMNS)).write_parquet(
-            built / parts.VOCABULARY, compression="zstd"
-        )
+        kept_values = _write_features(built, dataset, layout)
         weights = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
         save_file(weights, built / parts.WEIGHTS)
-        shutil.copymode(built / parts.VOCABULARY, built / parts.WEIGHTS)  # safetensors hides it from others
+        shutil.copymode(built / parts.SCHEMA, built / parts.WEIGHTS)  # safetensors hides it from others
         # With the whole vocabulary and the network itself: another way than the one that the bundle will go.
         whole = dataset.vocabulary.with_columns(pl.Series("id", layout.numbers, dtype=pl.Int32))
-        encoder = Encoder(dataset.schema, dataset.manifest["fields"], whole, layout.fields)
-        _write_golden(built, raw, preparation, encoder, network, dataset.schema)
+        encoder = Encoder(
+            dataset.schema, dataset.manifest["fields"], None if dataset.hashed else whole, layout.fields
+        )
+        _write_golden(built, raw, preparation, encoder, layout, network, dataset.schema)
         files = {path.relative_to(built).as_posix(): path for path in built.rglob("*") if path.is_file()}
         content = {
             "format_version": parts.FORMAT_VERSION,
@@ -105,6 +105,9 @@ def export_bundle(
             "feature_set": feature_set.digest() if feature_set else None,
             "features": (feature_set or _everything(dataset)).counts(),
             "architecture": asdict(architecture),
+            "encoding": dataset.manifest["encoding"],
+            "placement": None if layout.placement is None else layout.placement.entry(),
+            "kept_values": kept_values,
             "fields": entries,
             "columns": dataset.manifest["columns"],
             "sampling": _sampling(dataset.schema, network),
@@ -132,11 +135,28 @@ def _check(network: Network, dataset: Dataset, layout: Layout) -> None:
     for name, tensor in network.state_dict().items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise CtrError(f'export: the weights "{name}" hold NaN or infinity')
-    for info in dataset.fields:
+    for info in dataset.fields if layout.kept is None else []:
         rows = layout.numbers[info.offset : info.offset + info.features]
         # A bundle cannot tell a dropped value from one that was never seen (see `FeatureSet.of`).
         if rows[0] > 0 and (rows[FIRST_VALUE:] == 0).any():
             raise CtrError(f'export: field "{info.name}" keeps its unknown but drops values')
+
+
+def _write_features(built: Path, dataset: Dataset, layout: Layout) -> dict[str, Any] | None:
+    """Write which features there are: the vocabulary or, where values are hashed, which of them are kept.
+
+    Returns:
+        What the manifest says of kept hashes.
+    """
+    if dataset.hashed:
+        kept = layout.kept or KeptValues.everything(set(layout.owners))
+        kept.write(built / parts.KEPT_VALUES)
+        return kept.entry()
+    vocabulary = _compact_vocabulary(dataset, layout)
+    if layout.placement is not None:  # numbers that nobody needs: features of no train row have none
+        vocabulary = vocabulary.with_columns(pl.col("id").rank("dense").cast(pl.Int32))
+    vocabulary.select(list(VOCABULARY_COLUMNS)).write_parquet(built / parts.VOCABULARY, compression="zstd")
+    return None
 
 
 def _compact_vocabulary(dataset: Dataset, layout: Layout) -> pl.DataFrame:
@@ -198,6 +218,7 @@ def _write_golden(
     raw: Chunk,
     preparation: Preparation,
     encoder: Encoder,
+    layout: Layout,
     network: Network,
     schema: Schema,
 ) -> None:
@@ -217,7 +238,7 @@ def _write_golden(
     ]
     prepared = preparation(replace(raw, frame=frame, rows=rows))
     encoded = encoder.encode(prepared.frame)
-    scores = probabilities(network, encoded_rows(encoded, encoder.fields), schema.keep_rate)
+    scores = probabilities(network, encoded_rows(encoded, encoder.fields, layout.reader), schema.keep_rate)
     found = pl.Series(GOLDEN_PROBABILITY, scores)
     bad = pl.Series(np.isin(rows + 1, prepared.bad["row"].to_numpy()))
     golden = joined.select(*frame.columns, *outside, found.set(bad, None))

@@ -13,11 +13,10 @@ from torch import nn
 from ctr.errors import CtrError, nearest
 from ctr.evaluation.sampling import unsampled
 from ctr.network.backbones import BACKBONES
-from ctr.network.embeddings import Inputs
+from ctr.network.embeddings import Inputs, Table
+from ctr.network.hashed_tables import COMPOSITIONS, HashedTable
 from ctr.network.network import Architecture, Network, build
 from ctr.serving.rows import EncodedRows
-
-_TABLE = "table.weight"
 
 
 class Forward:
@@ -37,28 +36,37 @@ class Forward:
     ) -> None:
         found = read_architecture(architecture)
         tensors = {name: torch.from_numpy(array) for name, array in weights.items()}
-        table = tensors.get(_TABLE)
         if found.backbone not in BACKBONES:
             raise ValueError(f'no backbone "{found.backbone}"{nearest(found.backbone, BACKBONES)}')
-        shape = (found.rows, found.width + found.linear)
-        if table is None or tuple(table.shape) != shape:
+        if found.composition and found.composition not in COMPOSITIONS:
             raise ValueError(
-                f'"{_TABLE}": expected the shape {shape}, found {None if table is None else tuple(table.shape)}'
+                f'no composition "{found.composition}"{nearest(found.composition, COMPOSITIONS)}'
             )
-        if table[0].any():
-            raise ValueError(f'"{_TABLE}": expected zeros in row 0, which dropped features read')
         try:
             with torch.random.fork_rng(devices=[]):  # the fresh weights are replaced at once
-                network = build(replace(found, rows=1))
-            network.table.weight = nn.Parameter(table)
+                network = build(replace(found, rows=1, second_rows=min(1, found.second_rows)))
+            _fill(network.table, "table.weight", tensors, found.rows)
+            if isinstance(network.table, HashedTable) and network.table.second is not None:
+                _fill(network.table.second, "table.second.weight", tensors, found.second_rows)
             network.load_state_dict(tensors)
-        except (RuntimeError, TypeError, CtrError) as error:
+        except (RuntimeError, TypeError, ArithmeticError, CtrError) as error:
             raise ValueError(" ".join(str(error).split())) from None
         self._network, self._keep_rate = network.eval(), keep_rate
 
     def __call__(self, rows: EncodedRows) -> npt.NDArray[np.float64]:
         """Click probabilities (B,)."""
         return probabilities(self._network, rows, self._keep_rate)
+
+
+def _fill(table: Table, name: str, tensors: Mapping[str, torch.Tensor], rows: int) -> None:
+    """Put the weights of that name into a table that was built with one row."""
+    weight, shape = tensors.get(name), (rows, table.weight.shape[1])
+    if weight is None or tuple(weight.shape) != shape:
+        found = None if weight is None else tuple(weight.shape)
+        raise ValueError(f'"{name}": expected the shape {shape}, found {found}')
+    if weight[0].any():
+        raise ValueError(f'"{name}": expected zeros in row 0, which dropped features read')
+    table.weight = nn.Parameter(weight)
 
 
 @torch.no_grad()
@@ -69,16 +77,16 @@ def probabilities(network: Network, rows: EncodedRows, keep_rate: float = 1.0) -
     """
     device = network.device
     arrays = (None if array is None else torch.from_numpy(array).to(device) for array in rows)
-    logits = network(Inputs(*arrays))  # type: ignore[arg-type]  # None is for `values` and `vectors`, here as there
+    logits = network(Inputs(*arrays))  # type: ignore[arg-type]  # None is for what a log may lack, here as there
     return unsampled(logits.double().cpu().numpy(), keep_rate)
 
 
 def read_architecture(entry: Mapping[str, Any]) -> Architecture:
-    """The architecture that a manifest states.
+    """The architecture that a manifest states; what a bundle of an older format does not say has its usual value.
 
     Raises:
         ValueError: keys or types are others.
     """
-    if entry.keys() != {field.name for field in fields(Architecture)}:
+    if not entry.keys() <= {field.name for field in fields(Architecture)}:
         raise ValueError(f"architecture: unexpected keys {sorted(entry)}")
     return TypeAdapter(Architecture).validate_python(dict(entry))

@@ -14,10 +14,11 @@ from ctr.dataset.personal_fields import PersonalField
 from ctr.errors import ConfigError, CtrError, DataError
 from ctr.settings import Strict
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST, SCHEMA, VOCABULARY = "manifest.json", "schema.json", "vocabulary.parquet"
 WEIGHTS, GOLDEN = "weights.safetensors", "golden.parquet"
-REQUIRED = (SCHEMA, VOCABULARY, WEIGHTS, GOLDEN)
+KEPT_VALUES = "kept_values.parquet"
+ALWAYS = (SCHEMA, WEIGHTS, GOLDEN)
 
 _LARGEST = 256 << 20
 
@@ -46,7 +47,7 @@ class FieldEntry(Strict):
 
     name: str
     kind: str
-    features: int
+    features: int | None
     shares: str | None
     scale: ScaleEntry | None
     edges: list[Finite] | None
@@ -67,6 +68,20 @@ class Sampling(Strict):
     applied_by: Literal["scorer"]
     slope: Finite
     intercept: Finite
+
+
+class KeptValuesEntry(Strict):
+    """Which values are kept, where there is no vocabulary: see `ctr.dataset.kept_values`.
+
+    bits, values: of the fingerprints in the file. error_rate: share of dropped values that are taken for kept ones.
+    whole: fields whose every value is kept, seen or not. unknown: fields whose dropped values read their unknown.
+    """
+
+    bits: Annotated[int, Key(ge=1, le=62)]
+    values: Annotated[int, Key(ge=0)]
+    error_rate: Annotated[float, Key(ge=0.0, le=1.0)]
+    whole: list[str]
+    unknown: list[str]
 
 
 class PersonalEntry(Strict):
@@ -104,7 +119,9 @@ class Manifest(Strict):
 
     dataset, feature_set: digests; no feature set where all features were kept. features: counts of kept and all
     vocabulary values, in all and per field. columns: the types of raw columns in expressions. metrics: of the model
-    that was evaluated. model: which one that was, and which one the weights are.
+    that was evaluated. model: which one that was, and which one the weights are. encoding: of values, by the vocabulary
+    file or as hashes, of which kept_values are kept. placement: which rows of which tables a feature reads
+    (`ctr.dataset.placement`); None where its id is its row.
     """
 
     format_version: int
@@ -123,6 +140,14 @@ class Manifest(Strict):
     versions: dict[str, str]
     files: dict[str, FileEntry]
     checksum: str
+    encoding: Literal["vocabulary", "hashed"] = "vocabulary"
+    placement: dict[str, Any] | None = None
+    kept_values: KeptValuesEntry | None = None
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """Files of every bundle with this encoding."""
+        return (*ALWAYS, KEPT_VALUES if self.encoding == "hashed" else VOCABULARY)
 
 
 def broken(folder: Path, found: str) -> DataError:
@@ -182,7 +207,7 @@ def _no_manifest(folder: Path) -> CtrError:
         return ConfigError(f'bundle "{folder}": no such folder')
     if not folder.is_dir():
         return ConfigError(f'bundle "{folder}": expected the folder of a bundle, found a file')
-    if any((folder / name).exists() for name in REQUIRED):
+    if any((folder / name).exists() for name in (*ALWAYS, VOCABULARY, KEPT_VALUES)):
         return broken(folder, f'the file "{MANIFEST}" is missing')
     inside = folder / "bundle"
     hint = f'; this run\'s bundle is "{inside}"' if (inside / MANIFEST).is_file() else ""

@@ -72,7 +72,9 @@ class Scorer:
             training=False,
         )
         entries = [entry.model_dump() for entry in manifest.fields]
-        self._encoder = Encoder(schema, entries, self.bundle.vocabulary())
+        vocabulary = None if manifest.encoding == "hashed" else self.bundle.vocabulary()
+        self._encoder = Encoder(schema, entries, vocabulary)
+        self._reader = self.bundle.reader(vocabulary)
         from ctr.serving.forward import Forward
 
         try:
@@ -124,7 +126,7 @@ class Scorer:
         for start in range(0, encoded.height, self._batch_size):
             batch = encoded.slice(start, self._batch_size)
             rows = prepared.rows[start : start + batch.height] - first
-            result[rows] = self._forward(encoded_rows(batch, self._encoder.fields))
+            result[rows] = self._forward(encoded_rows(batch, self._encoder.fields, self._reader))
         result[prepared.bad["row"].to_numpy() - 1 - first] = np.nan
         return result, prepared.bad
 
