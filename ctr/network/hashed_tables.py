@@ -37,6 +37,7 @@ class HashedTable(Table):
         scale: float = 0.05,
     ) -> None:
         super().__init__(rows, self._width(dim, linear, lookups), linear, scale, uniform=True)
+        odd = odd if dim else ()  # nothing but first-order weights, which are added up however many there are
         self.dim, self.linear, self.lookups, self.slots = dim, linear, lookups, tuple(slot for slot, _ in odd)
         self.second = self._second_table(second_rows, dim + linear, lookups, odd)
         self.projections = nn.ParameterList(self._projection(count) for _, count in odd)

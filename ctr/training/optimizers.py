@@ -58,8 +58,7 @@ class LazyAdam(Optimizer):
 
     def _update(self, parameter: nn.Parameter, group: dict[str, Any], state: dict[str, Any]) -> None:
         assert parameter.grad is not None
-        gradient = parameter.grad.coalesce()
-        rows, values = gradient.indices()[0], gradient.values()  # (U,), (U, W)
+        rows, values = merged(parameter.grad)  # (U,), (U, W)
         if not len(rows):
             return
         state["step"] += 1
@@ -99,6 +98,17 @@ class LazyAdam(Optimizer):
                     missed = int(state["step"]) - state["read"]  # (rows,)
                     parameter.addcmul_(parameter, _shrinkage(group, missed, parameter.dtype))
                     state["read"].fill_(int(state["step"]))
+
+
+def merged(gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows that a sparse gradient (rows, W) holds, ascending, and what it adds up to there: (U,), (U, W)."""
+    if gradient.is_cuda or gradient.is_coalesced():
+        whole = gradient.coalesce()
+        return whole.indices()[0], whole.values()
+    # On a CPU PyTorch coalesces row by row on one core; this takes a third to a half of the time.
+    rows, number = torch.unique(gradient._indices()[0], return_inverse=True)  # (U,), (N,)
+    values = gradient._values()
+    return rows, values.new_zeros(len(rows), values.shape[1]).index_add_(0, number, values)
 
 
 def _shrinkage(group: dict[str, Any], missed: Tensor, dtype: torch.dtype) -> Tensor:
