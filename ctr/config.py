@@ -40,6 +40,22 @@ def _bytes(value: int | str | None) -> int | None:
     return value
 
 
+_OF_PAIRS = (
+    "choice",
+    "search_rows",
+    "pairs",
+    "pair_dim",
+    "min_count",
+    "cross_bytes",
+    "random_counts",
+    "max_memorized",
+    "max_cross_bytes",
+    "cross_price",
+    "pair_learning_rate",
+    "pair_temperature",
+)
+
+
 class Data(Strict):
     """`schema`: the schema file. `input`: path, glob or URL of the log. `folder` keeps datasets by digest.
 
@@ -126,7 +142,7 @@ class BackboneConfig(Strict):
 
 
 class SelectorConfig(Strict):
-    """What chooses the features.
+    """What chooses the features, and with `optinter` how pairs of fields interact.
 
     ratio: share of vocabulary values to keep; a list gives one point of the curve each, the first is the one shipped.
     penalty: the price of a feature instead of a share, in nats of train log loss that it must save (see
@@ -136,9 +152,23 @@ class SelectorConfig(Strict):
     dropped_reads: what a dropped value reads: a row of zeros, or its field's unknown.
     compare_dropped_reads: whether the set that is shipped is also trained the other way, and both reported on valid.
     referees: cheap selectors that run at the same sizes for comparison.
+
+    Of pairs (`optinter`, and `optfs+optinter`, which first drops values):
+    choice: `search`, or one method for all: `memorize`, `factorize`, `naive`; `random` draws as many pairs to memorize
+        and to factorize as `random_counts` says.
+    search_rows: which rows judge a pair: `held_out`, a quarter of train that the weights of the search never see, or
+        `train`, the rows that the weights learn from, as published.
+    pairs: [field, field] of each; by default all. pair_dim: floats of a pair's vector.
+    min_count: train rows that a cross needs for a row of its own. cross_bytes: budget of the table of crosses, whose
+        rows they then share; by default each has its own.
+    max_memorized, max_cross_bytes: what the choice must meet: pairs memorized, bytes of a row for each of their
+        crosses.
+    cross_price: nats of train log loss that memorizing must save for each admitted cross, where `search_rows =
+        "held_out"`.
+    pair_learning_rate, pair_temperature: of the choice where `search_rows = "train"`; the temperature at the end.
     """
 
-    kind: Literal["none", "optfs", "all", "frequency", "random"] = "optfs"
+    kind: Literal["none", "optfs", "optinter", "optfs+optinter", "all", "frequency", "random"] = "optfs"
     ratio: list[Share] | None = None
     penalty: list[NotNegative] | None = None
     epochs: Whole = 3
@@ -148,6 +178,28 @@ class SelectorConfig(Strict):
     dropped_reads: Literal["zero", "unknown"] = "zero"
     compare_dropped_reads: bool = True
     referees: list[Referee] = ["frequency", "random"]
+    choice: Literal["search", "memorize", "factorize", "naive", "random"] = "search"
+    search_rows: Literal["train", "held_out"] = "held_out"
+    pairs: Annotated[list[list[str]], Key(min_length=1)] | None = None
+    pair_dim: Annotated[int, Key(ge=1, le=1024)] = 8
+    min_count: Whole = 2
+    cross_bytes: Annotated[int | str | None, AfterValidator(_bytes)] = None
+    random_counts: tuple[Annotated[int, Key(ge=0)], Annotated[int, Key(ge=0)]] | None = None
+    max_memorized: Annotated[int, Key(ge=0)] | None = None
+    max_cross_bytes: Annotated[int | str | None, AfterValidator(_bytes)] = None
+    cross_price: NotNegative = 0.3
+    pair_learning_rate: Positive = 1e-3
+    pair_temperature: Annotated[float, Key(gt=0.0, le=1.0)] = 0.01
+
+    @property
+    def selects_pairs(self) -> bool:
+        """Whether interactions of fields are chosen."""
+        return self.kind in ("optinter", "optfs+optinter")
+
+    @property
+    def searches_features(self) -> bool:
+        """Whether OptFS chooses features."""
+        return self.kind in ("optfs", "optfs+optinter")
 
     @field_validator("ratio", "penalty", mode="before")
     @classmethod
@@ -165,8 +217,24 @@ class SelectorConfig(Strict):
             raise ValueError(f"ratios or penalties must differ in six digits, found {', '.join(sizes)}")
         if len(set(self.referees)) < len(self.referees):
             raise ValueError("referees names one of them more than once")
-        if self.penalty is not None and self.kind != "optfs":
-            raise ValueError(f'penalty applies to kind = "optfs", found kind = "{self.kind}"')
+        if self.penalty is not None and not self.searches_features:
+            raise ValueError(
+                f'penalty applies to kind = "optfs" and "optfs+optinter", found kind = "{self.kind}"'
+            )
+        if self.kind == "optinter" and self.ratio is not None:
+            raise ValueError('kind = "optinter" keeps all features; use kind = "optfs+optinter" with ratio')
+        if not self.selects_pairs:
+            for name in _OF_PAIRS:
+                if getattr(self, name) != SelectorConfig.model_fields[name].default:
+                    raise ValueError(
+                        f'{name} applies to kind = "optinter" and "optfs+optinter", found kind = "{self.kind}"'
+                    )
+        if self.choice != "search" and self.max_memorized is not None:
+            raise ValueError(f'max_memorized limits a search, found choice = "{self.choice}"')
+        if (self.choice == "random") != (self.random_counts is not None):
+            raise ValueError(
+                'choice = "random" needs random_counts = [memorized, factorized], and nothing else takes it'
+            )
         if self.kind in ("frequency", "random") and self.ratio is None:
             raise ValueError(f'kind = "{self.kind}" needs ratio')
         if self.rewind_epoch >= self.epochs:
@@ -253,6 +321,37 @@ class Config(Strict):
     export: Export = Export()
     tracking: Tracking = Tracking()
     output: Output = Output()
+
+    @model_validator(mode="after")
+    def _pairs_readable(self) -> "Config":
+        if not self.selector.selects_pairs:
+            return self
+        kind, embedding = self.selector.kind, self.embedding
+        if self.backbone.kind in ("lr", "fm"):
+            raise ValueError(
+                f'selector.kind = "{kind}" needs a backbone with an MLP, which reads the vectors of pairs: '
+                f'"fnn", "ipnn", "deepfm", "dcn" or "dcnv2", found backbone.kind = "{self.backbone.kind}"'
+            )
+        if self.data.encoding == "hashed":
+            raise ValueError(
+                f'selector.kind = "{kind}" counts crosses of a vocabulary, found data.encoding = "hashed"; use '
+                'data.encoding = "vocabulary", with which embedding.kind = "unified" works as well'
+            )
+        if embedding.kind != "table" and embedding.composition == "robe":
+            raise ValueError(
+                f'selector.kind = "{kind}" reads a second table at the places of the first, which composition = "robe" '
+                "counts in floats of the first; use another composition"
+            )
+        if (
+            embedding.kind != "table"
+            and embedding.composition == "lookup"
+            and self.selector.pair_dim % embedding.lookups
+        ):
+            raise ValueError(
+                f"selector.pair_dim = {self.selector.pair_dim} cannot be put together from embedding.lookups = "
+                f"{embedding.lookups} rows of equal width; state a multiple"
+            )
+        return self
 
     @model_validator(mode="after")
     def _readable(self) -> "Config":

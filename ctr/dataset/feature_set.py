@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,10 +27,13 @@ class FeatureSet:
     Attributes:
         features: one row per feature, by global id: field, role, value, id (local), count, gate, kept.
         provenance: dataset digest, selector and its settings, seed.
+        interactions: one row per pair of fields: field_a, field_b, method (memorize, factorize, naive), a weight for
+            each of the three, and strength, by how much the method leads; None where pairs were not chosen.
     """
 
     features: pl.DataFrame
     provenance: dict[str, Any] = field(default_factory=dict)
+    interactions: pl.DataFrame | None = None
 
     @classmethod
     def of(
@@ -76,7 +79,19 @@ class FeatureSet:
         provenance = {key: value for key, value in self.provenance.items() if key != "dropped_reads"}
         # All are candidates for the rule of `of`: what an unknown was worth to the selector is in its gate.
         unknown = (before["role"] == "unknown").to_numpy() & (before["count"] > 0).to_numpy()
-        return FeatureSet.of(dataset, kept | unknown, gate, provenance, dropped_reads)
+        found = FeatureSet.of(dataset, kept | unknown, gate, provenance, dropped_reads)
+        return found if self.interactions is None else found.with_interactions(self.interactions)
+
+    def with_interactions(self, interactions: pl.DataFrame, **provenance: Any) -> "FeatureSet":
+        """The same features, with how pairs of their fields interact."""
+        return replace(self, interactions=interactions, provenance={**self.provenance, **provenance})
+
+    def pairs(self, method: str) -> list[tuple[str, str]]:
+        """The pairs that are modelled by a method, in schema order."""
+        if self.interactions is None:
+            return []
+        chosen = self.interactions.filter(pl.col("method") == method)
+        return list(zip(chosen["field_a"], chosen["field_b"], strict=True))
 
     @property
     def dropped_reads(self) -> DroppedReads:
@@ -96,21 +111,37 @@ class FeatureSet:
         )
         fields = {name: {"kept": kept, "total": total} for name, kept, total in per_field.iter_rows()}
         kept, total = int(values["kept"].sum()), values.height
-        return {"kept": kept, "total": total, "ratio": kept / total, "fields": fields}
+        return {
+            "kept": kept,
+            "total": total,
+            "ratio": kept / total,
+            "fields": fields,
+            "interactions": {
+                method: None if self.interactions is None else len(self.pairs(method)) for method in METHODS
+            },
+        }
 
     def digest(self) -> str:
-        """36 hexadecimal characters that change with the kept features."""
+        """36 hexadecimal characters that change with the kept features and the interactions."""
         content = self.features.filter("kept").select("field", "role", pl.col("value").fill_null("")).rows()
+        if self.interactions is not None:
+            content += self.interactions.select("field_a", "field_b", "method").rows()
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:36]
 
     def save(self, folder: Path) -> None:
-        """Write `feature_set.json` and `features.parquet`; the folder appears whole or not at all."""
+        """Write `feature_set.json`, `features.parquet` and, where pairs were chosen, `interactions.parquet`.
+
+        The folder appears whole or not at all.
+        """
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
             self.features.write_parquet(scratch / "features.parquet")
             content = {**self.provenance, "digest": self.digest(), **self.counts()}
             content["features_sha256"] = _sha256(scratch / "features.parquet")
+            if self.interactions is not None:
+                self.interactions.write_parquet(scratch / INTERACTIONS)
+                content["interactions_sha256"] = _sha256(scratch / INTERACTIONS)
             content["checksum"] = _checksum(content)
             (scratch / "feature_set.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
             shutil.rmtree(folder, ignore_errors=True)
@@ -134,12 +165,21 @@ class FeatureSet:
             if content["features_sha256"] != _sha256(folder / "features.parquet"):
                 raise ValueError("features.parquet was altered after it was written")
             features = pl.read_parquet(folder / "features.parquet")
+            interactions = None
+            if "interactions_sha256" in content:
+                if content["interactions_sha256"] != _sha256(folder / INTERACTIONS):
+                    raise ValueError(f"{INTERACTIONS} was altered after it was written")
+                interactions = pl.read_parquet(folder / INTERACTIONS)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, pl.exceptions.PolarsError) as error:
             raise DataError(f'"{folder}": no readable feature set: {error}') from None
-        return cls(features, {key: value for key, value in content.items() if key not in _COUNTS})
+        provenance = {key: value for key, value in content.items() if key not in _COUNTS}
+        return cls(features, provenance, interactions)
 
 
-_COUNTS = frozenset({"digest", "kept", "total", "ratio", "fields", "features_sha256"})
+INTERACTIONS = "interactions.parquet"
+METHODS = ("memorize", "factorize", "naive")
+_COUNTS = frozenset({"digest", "kept", "total", "ratio", "fields", "interactions"})
+_COUNTS |= {"features_sha256", "interactions_sha256"}
 
 
 def _sha256(path: Path) -> str:

@@ -116,7 +116,7 @@ class Layout:
                     placement, self.owners, kept, None if kept else partial(self._numbered, unknown=unknown)
                 )
             else:
-                self.reader = PlacedFeatures(placement, self._features())
+                self.reader = PlacedFeatures(placement, self.features())
 
     @property
     def digest(self) -> str:
@@ -128,7 +128,20 @@ class Layout:
         """Whether ids are hashes, which mean the same in every dataset."""
         return self._dataset.hashed
 
-    def _features(self) -> pl.DataFrame:
+    def numbers_of(self, field: str) -> Ints:
+        """Numbers of a field's features, by their ids; 0 for dropped ones."""
+        info = next(info for info in self._dataset.fields if info.name == field)
+        return self.numbers[info.offset : info.offset + info.features]
+
+    def never_read(self) -> Ints:
+        """Numbers of features that no train row holds, nor one that reads the same."""
+        held = np.zeros(self.rows, np.bool_)
+        held[self.numbers[self._dataset.vocabulary["count"].to_numpy() > 0]] = True
+        held[0] = True
+        found: Ints = np.flatnonzero(~held)
+        return found
+
+    def features(self) -> pl.DataFrame:
         """Field, number and key of every feature that has a number of its own."""
         frame = self._dataset.vocabulary.select("field", "role", "value").with_columns(
             pl.Series("number", self.numbers), pl.Series("key", self._dataset.keys)

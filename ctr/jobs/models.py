@@ -14,15 +14,19 @@ from rich.console import Console
 
 from ctr.config import Config
 from ctr.dataset.batches import Batches
+from ctr.dataset.crosses import CrossKeys
 from ctr.dataset.feature_set import DroppedReads, FeatureSet
 from ctr.dataset.layout import Layout
+from ctr.dataset.pairs import chosen_pairs
 from ctr.dataset.stacked import stacked
 from ctr.dataset.store import Dataset, Part
 from ctr.errors import CtrError
 from ctr.jobs.networks import Networks, learned_numbers
+from ctr.network.crosses import table_parameters as pair_table_parameters
 from ctr.network.network import Architecture, Network, build
-from ctr.selection import optfs
+from ctr.selection import optfs, optinter
 from ctr.selection.compaction import compact_architecture
+from ctr.selection.pair_space import PairSpace, cross_index
 from ctr.selection.referees import REFEREES, number_to_keep
 from ctr.tracking import Job
 from ctr.training.checkpoint import load_checkpoint, save_checkpoint
@@ -40,7 +44,7 @@ class Model:
 
     selector: "baseline", or who chose `feature_set`. ratio, penalty: what was asked for.
     parameters: learned numbers; the row that dropped features read is none. best_step: after which the weights were
-        taken, by their AUC on valid.
+        taken, by their AUC on valid. crosses: by which those of memorized pairs are found, where pairs are modelled.
     """
 
     selector: str
@@ -54,6 +58,7 @@ class Model:
     ratio: float | None = None
     penalty: float | None = None
     search_history: tuple[Look, ...] = ()
+    crosses: CrossKeys | None = None
 
     @property
     def name(self) -> str:
@@ -62,10 +67,25 @@ class Model:
 
     @property
     def table_parameters(self) -> int:
-        """Learned numbers in tables: embeddings and first-order weights."""
-        if self.layout.placement is not None:
-            return self.layout.placement.parameters
-        return (self.architecture.rows - 1) * (self.architecture.width + self.architecture.linear)
+        """Learned numbers in tables: embeddings, first-order weights and, of pairs, crosses and factors."""
+        placement, pairs = self.layout.placement, self.architecture.pairs
+        if placement is not None:
+            own = placement.parameters
+        else:
+            own = (self.architecture.rows - 1) * (self.architecture.width + self.architecture.linear)
+        if pairs is None:
+            return own
+        # Factors are read at the places of embeddings: as many rows, of another width.
+        hashed = 0
+        if placement is not None:
+            each = placement.lookups if placement.composition == "lookup" else 1
+            hashed = replace(placement, width=pairs.dim // each, linear=0).parameters
+        return own + pair_table_parameters(pairs, hashed)
+
+    @property
+    def cross_rows(self) -> int | None:
+        """Rows of the table of crosses; None where pairs are not modelled."""
+        return None if self.architecture.pairs is None else self.architecture.pairs.cross_rows - 1
 
     def load(self) -> Network:
         """The network with its best weights, on the CPU, ready to predict.
@@ -78,7 +98,7 @@ class Model:
             raise CtrError(
                 f'"{self.folder / "best"}": the weights are missing; use --force to start the run again'
             )
-        network = build(self.architecture)
+        network = build(self.architecture, index=None if self.crosses is None else cross_index(self.crosses))
         network.load_state_dict(state["network"])
         network.dataset = self.layout.digest
         return network.eval()
@@ -163,6 +183,8 @@ class Trainer:
         torch.set_num_threads(config.training.threads or os.cpu_count() or 1)
         self.train, self.valid = dataset.part("train"), dataset.part("valid")
         self.networks = Networks(config, dataset, self.device)
+        if config.selector.selects_pairs:
+            self._pairs = chosen_pairs(dataset.schema.fields, config.selector.pairs)
 
     def baseline(self) -> Model:
         """Keep all features."""
@@ -179,9 +201,14 @@ class Trainer:
         )
 
     def select(self, selector: str, *, ratio: float | None, penalty: float | None) -> Model:
-        """Search with OptFS, or ask a referee, and retrain what it keeps."""
+        """Search with OptFS or OptInter, or ask a referee, and retrain what comes of it."""
         size = f"{ratio:g}" if ratio is not None else "all" if penalty is None else f"price-{penalty:g}"
-        if selector != "optfs":
+        if selector == "optinter":
+            feature_set, looks = self._with_pairs(
+                "optinter", REFEREES["all"](self.dataset, 0, self.config.seed)
+            )
+            return self._retrain("optinter-all", feature_set, selector=selector, search_history=looks)
+        if selector not in ("optfs", "optfs+optinter"):
             count = number_to_keep(self.dataset, 1.0 if ratio is None else ratio)
             feature_set = REFEREES[selector](self.dataset, count, self.config.seed)
             return self._retrain(f"{selector}-{size}", feature_set, selector=selector, ratio=ratio)
@@ -190,6 +217,16 @@ class Trainer:
         found = self._search(price)
         feature_set = optfs.choose(found, self.dataset, self.valid, ratio)
         history = () if known else tuple(found.history)
+        if selector == "optfs+optinter":
+            feature_set, looks = self._with_pairs(f"{selector}-{size}", feature_set)
+            return self._retrain(
+                f"{selector}-{size}",
+                feature_set,
+                selector=selector,
+                ratio=ratio,
+                penalty=penalty,
+                search_history=history + looks,
+            )
         return self._retrain(
             f"optfs-{size}",
             feature_set,
@@ -198,6 +235,52 @@ class Trainer:
             penalty=penalty,
             start=found.network,
             search_history=history,
+        )
+
+    def _with_pairs(self, name: str, feature_set: FeatureSet) -> tuple[FeatureSet, tuple[Look, ...]]:
+        """A feature set with how the pairs of its fields interact, and how the search for that went."""
+        settings, seed = self.config.selector, self.config.seed
+        if feature_set.dropped_reads != settings.dropped_reads:
+            feature_set = feature_set.reading(self.dataset, settings.dropped_reads)
+        layout = self.networks.layout(feature_set)
+        space, looks = self._space(layout), list[Look]()
+        if settings.choice == "search":
+            architecture = compact_architecture(self.networks.architecture, layout)
+            with self._stage(f"{name}-pairs", "search-pairs") as watcher:
+                found = optinter.search(
+                    lambda pairs, keys: self.networks.paired(
+                        layout, replace(architecture, pairs=pairs), keys
+                    ),
+                    space,
+                    self._batches(self.train, layout, learning=True),
+                    self._batches(self.valid, layout),
+                    settings,
+                    self.config.training,
+                    folder=self.folder / f"{name}-pairs",
+                    seed=seed,
+                    watcher=watcher,
+                )
+            gains, looks = found.gains, found.history
+        elif settings.choice == "random":
+            assert settings.random_counts is not None
+            gains = optinter.drawn(space, settings.random_counts, seed)
+        else:
+            gains = optinter.one_for_all(space, settings.choice)
+        interactions = optinter.choose(gains, space, settings)
+        return feature_set.with_interactions(
+            interactions, selector=settings.kind, **optinter.shown(settings)
+        ), tuple(looks)
+
+    def _space(self, layout: Layout) -> PairSpace:
+        settings = self.config.selector
+        assert settings.cross_bytes is None or isinstance(settings.cross_bytes, int)
+        return PairSpace(
+            self.dataset,
+            layout,
+            self._pairs,
+            min_count=settings.min_count,
+            dim=settings.pair_dim,
+            cross_bytes=settings.cross_bytes,
         )
 
     def _search(self, price: float) -> optfs.Search:
@@ -286,9 +369,16 @@ class Trainer:
         if start is not None:
             self._starts[name] = start
         layout = self.networks.layout(feature_set)
+        architecture, crosses = compact_architecture(self.networks.architecture, layout), None
+        if feature_set.interactions is not None:
+            space, memorized = self._space(layout), feature_set.pairs("memorize")
+            crosses = space.keys(memorized)
+            architecture = replace(
+                architecture, pairs=space.layout(memorized, feature_set.pairs("factorize"))
+            )
         model = Model(
             selector,
-            compact_architecture(self.networks.architecture, layout),
+            architecture,
             layout,
             self.folder / name,
             0,
@@ -298,6 +388,7 @@ class Trainer:
             ratio,
             penalty,
             search_history,
+            crosses,
         )
         network = self._start(model)
         stage = "retrain" if selector == self.config.selector.kind and "-reads-" not in name else name
@@ -310,6 +401,8 @@ class Trainer:
         """The network that the training of `model` begins with."""
         if model.feature_set is None:
             return self.networks.fresh()
+        if model.crosses is not None:
+            return self.networks.paired(model.layout, model.architecture, model.crosses)
         return self.networks.compact(model.feature_set, model.layout, self._starts.get(model.name))
 
     def _fit(self, name: str, stage: str, network: Network, layout: Layout) -> Result:

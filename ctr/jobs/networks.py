@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from ctr.config import Config
+from ctr.dataset.crosses import CrossKeys
 from ctr.dataset.feature_set import FeatureSet
 from ctr.dataset.kept_values import KeptValues
 from ctr.dataset.layout import Layout
@@ -19,6 +20,7 @@ from ctr.selection.compaction import (
     compact_placement,
     feature_counts,
 )
+from ctr.selection.pair_space import cross_index
 
 
 class Networks:
@@ -107,6 +109,22 @@ class Networks:
         table = build_table(compact_architecture(self.architecture, layout))
         assert isinstance(table, HashedTable)
         return compact_network(whole, self._dataset, feature_set, table)
+
+    def paired(self, layout: Layout, architecture: Architecture, keys: CrossKeys) -> Network:
+        """A network that models pairs, with fresh weights, over the features that `layout` reads."""
+        torch.manual_seed(self._seed)
+        network = build(architecture, index=cross_index(keys))
+        if layout.placement is None:
+            # What no train row holds will never be trained: it must not add the noise of its first weights.
+            never = layout.never_read()
+            network.table.weight.data[torch.from_numpy(never)] = 0.0
+            if network.crosses is not None and network.crosses.factors is not None:
+                for slot, shift in network.crosses.layout.shifts:
+                    own = layout.numbers_of(layout.fields[slot])
+                    rows = torch.from_numpy(own[np.isin(own, never)] - shift)
+                    network.crosses.factors.weight.data[rows] = 0.0
+        network.dataset = self._dataset.digest
+        return network.to(self._device)
 
 
 def learned_numbers(network: Network) -> int:

@@ -13,7 +13,7 @@ import polars as pl
 
 from ctr import __version__
 from ctr.config import Config
-from ctr.dataset.feature_set import FeatureSet
+from ctr.dataset.feature_set import METHODS, FeatureSet
 from ctr.dataset.store import Dataset, Part
 from ctr.dataset.synthetic import read_truth
 from ctr.evaluation.metrics import measure
@@ -31,10 +31,11 @@ def feature_counts(feature_set: FeatureSet | None, dataset: Dataset) -> dict[str
         fields = {name: {"kept": total, "total": total} for name, total in totals}
         counts: dict[str, Any]
         counts = {"kept": values.height, "total": values.height, "ratio": 1.0, "fields": fields}
+        counts["interactions"] = dict.fromkeys(METHODS)
     else:
         counts = feature_set.counts()
     costs = _costs(dataset, counts["fields"])
-    return {**counts, **costs, "interactions": {"memorize": None, "factorize": None, "naive": None}}
+    return {**counts, **costs}
 
 
 def _costs(dataset: Dataset, fields: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
@@ -113,7 +114,7 @@ def planted(config: Config, dataset: Dataset, feature_set: FeatureSet | None) ->
 
 def gates(feature_set: FeatureSet | None) -> dict[str, Any] | None:
     """Histogram of the final gates of vocabulary values, where gates were trained."""
-    if feature_set is None or feature_set.provenance.get("selector") != "optfs":
+    if feature_set is None or feature_set.provenance.get("selector") not in ("optfs", "optfs+optinter"):
         return None
     values = feature_set.features.filter(pl.col("role") == "value")
     gate, kept = values["gate"].to_numpy(), values["kept"].to_numpy()

@@ -232,7 +232,7 @@ class _Job:
         if settings.kind == "none":
             return models, None
         ratios, penalties = settings.ratio or [], settings.penalty or []
-        if not ratios and not penalties and settings.kind == "optfs":
+        if not ratios and not penalties and settings.searches_features:
             penalties = [DEFAULT_PRICE]
         points: list[tuple[float | None, float | None]]
         points = [(ratio, None) for ratio in ratios] + [(None, penalty) for penalty in penalties] or [
@@ -248,7 +248,7 @@ class _Job:
             models.append(model)
             for referee in settings.referees:
                 self.lock.check()
-                if referee != settings.kind and settings.kind != "all":
+                if referee != settings.kind and settings.kind not in ("all", "optinter"):
                     models.append(trainer.referee(referee, model))
                     self.clock.add("referees", models[-1].history)
         return models, chosen

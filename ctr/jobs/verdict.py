@@ -101,7 +101,9 @@ def build_report(
             },
         },
         "baseline": numbers(baseline, valid, test),
-        "selected": numbers(chosen, valid, test) | {"cross_rows": None} if chosen else None,
+        "selected": numbers(chosen, valid, test) | {"cross_rows": chosen.model.cross_rows}
+        if chosen
+        else None,
         "difference": {"test_auc": difference(chosen, baseline, test)} if chosen else None,
         "feature_set": feature_counts(feature_set, dataset),
         "bundle": {"path": None, "bytes": None},

@@ -74,6 +74,12 @@ class MLP(nn.Sequential):
         return input.squeeze(1)
 
 
+def side_by_side(*inputs: Tensor | None) -> Tensor:
+    """The flat inputs that there are, (B, N1), (B, N2), ... -> (B, N1 + N2 + ...)."""
+    there = [tensor for tensor in inputs if tensor is not None]
+    return there[0] if len(there) == 1 else torch.cat(there, dim=1)
+
+
 def inner_product_sum(embeddings: Tensor) -> Tensor:
     """Sum of the inner products of all pairs. (B, F, D) -> (B,), in O(F D) per row.
 

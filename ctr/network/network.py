@@ -4,14 +4,18 @@ Shapes: B rows, F fields, D width of a field, W = D plus one float for the first
 
     ids (B, F), or places (B, F, R) -> table (B, F, W) -> gate (B, F, W) -> embeddings (B, F, D) -> backbone (B,)
                                                     -> first-order weights (B, F) -> their sum (B,)
+    ids (B, S) -> pair vectors (B, N), for the backbone's MLP, where pairs are modelled
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ctr.errors import ConfigError
 from ctr.network.backbones import BACKBONES, Backbone
+from ctr.network.crosses import FACTOR_START, Crosses, CrossIndex, PairLayout
 from ctr.network.embeddings import Inputs, Pooling, Projections, Table, pool_lists
 from ctr.network.gates import HardGate, SoftGate
 from ctr.network.hashed_tables import COMPOSITIONS, HashedTable
@@ -26,6 +30,7 @@ class Architecture:
     pooling: of each list field. vectors: (slot, numbers) of each vector field.
     composition: of a hashed table's rows, "" where each feature has one of its own. second_rows, lookups, odd_lookups
         (slot, lookups): of such a table (`ctr.network.hashed_tables`).
+    pairs: how pairs of fields are modelled; None where they are not.
     """
 
     rows: int
@@ -44,6 +49,7 @@ class Architecture:
     second_rows: int = 0
     lookups: int = 1
     odd_lookups: tuple[tuple[int, int], ...] = ()
+    pairs: PairLayout | None = None
 
     @property
     def scale(self) -> float:
@@ -80,6 +86,7 @@ class Network(nn.Module):
         gate: factors per feature, in front of everything; None leaves all features open.
         pooling: of each list field.
         projections: what turns the numbers of vector fields into vectors, where there are any.
+        crosses: what turns pairs of fields into vectors, where they are modelled.
     """
 
     slope: Tensor
@@ -93,8 +100,10 @@ class Network(nn.Module):
         gate: SoftGate | HardGate | None = None,
         pooling: tuple[Pooling, ...] = (),
         projections: Projections | None = None,
+        crosses: Crosses | None = None,
     ) -> None:
         super().__init__()
+        self.crosses = crosses
         self.pooling, self.projections = pooling, projections
         self.table, self.gate, self.backbone, self.linear = table, gate, backbone, linear
         self.bias = nn.Parameter(torch.zeros(1)) if linear else None
@@ -112,7 +121,12 @@ class Network(nn.Module):
     def forward(self, inputs: Inputs) -> Tensor:
         """Logits (B,)."""
         vectors = self.embed(inputs)  # (B, F, W)
-        logits: Tensor = self.backbone(vectors if self.bias is None else vectors[..., :-1])
+        embeddings = vectors if self.bias is None else vectors[..., :-1]  # (B, F, D)
+        logits: Tensor = (
+            self.backbone(embeddings)
+            if self.crosses is None
+            else self.backbone(embeddings, self.crosses(inputs))
+        )
         if self.bias is not None:
             logits = vectors[..., -1].sum(1) + self.bias + logits  # first-order weights (B,)
         return self.slope * logits + self.intercept
@@ -146,16 +160,34 @@ class Network(nn.Module):
         return gated
 
 
-def build(architecture: Architecture, gate: SoftGate | HardGate | None = None) -> Network:
-    """A network with fresh weights, drawn from torch's current seed."""
-    linear, width = architecture.linear, architecture.width
+def build(
+    architecture: Architecture, gate: SoftGate | HardGate | None = None, index: CrossIndex | None = None
+) -> Network:
+    """A network with fresh weights, drawn from torch's current seed.
+
+    Args:
+        index: what crosses are found by, where pairs are modelled.
+
+    Raises:
+        ConfigError: a setting out of range, or pairs in front of a backbone without an MLP.
+    """
+    linear, width, pairs = architecture.linear, architecture.width, architecture.pairs
+    own: dict[str, Any] = dict(architecture.extra)
+    if pairs is not None:
+        if "mlp" not in BACKBONES[architecture.backbone].reads:
+            raise ConfigError(
+                f'backbone.kind = "{architecture.backbone}" has no MLP that could read the vectors of pairs; '
+                f"use one of "
+                + ", ".join(f'"{name}"' for name, kind in BACKBONES.items() if "mlp" in kind.reads)
+            )
+        own["pair_numbers"] = pairs.numbers or None
     backbone = BACKBONES[architecture.backbone](
         architecture.fields,
         width,
         hidden=architecture.hidden,
         dropout=architecture.dropout,
         norm=architecture.norm,
-        **dict(architecture.extra),
+        **own,
     )
     table = build_table(architecture)
     projections = (
@@ -163,7 +195,29 @@ def build(architecture: Architecture, gate: SoftGate | HardGate | None = None) -
         if architecture.vectors
         else None
     )
-    return Network(table, backbone, linear, gate, architecture.pooling, projections)
+    crosses = None
+    if pairs is not None and pairs.numbers:
+        assert index is not None
+        crosses = Crosses(pairs, _factor_table(architecture, pairs), index)
+    return Network(table, backbone, linear, gate, architecture.pooling, projections, crosses)
+
+
+def _factor_table(architecture: Architecture, pairs: PairLayout) -> Table | None:
+    """E_a: a second table, read at the places of the first where those are hashed."""
+    if not pairs.factorized:
+        return None
+    if not architecture.composition:
+        return Table(pairs.factor_rows, pairs.dim, scale=FACTOR_START)
+    odd = dict(architecture.odd_lookups)
+    return COMPOSITIONS[architecture.composition](
+        architecture.rows,
+        architecture.second_rows,
+        pairs.dim,
+        0,
+        architecture.lookups,
+        tuple((place, odd[slot]) for place, (slot, _) in enumerate(pairs.shifts) if slot in odd),
+        FACTOR_START,
+    )
 
 
 def build_table(architecture: Architecture) -> Table:

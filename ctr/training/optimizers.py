@@ -117,7 +117,9 @@ def _shrinkage(group: dict[str, Any], missed: Tensor, dtype: torch.dtype) -> Ten
 
 
 class Optimizers:
-    """All that moves the weights of a network: `LazyAdam` for tables, Adam for dense weights. Gates are not theirs.
+    """All that moves the weights of a network: `LazyAdam` for tables, Adam for dense weights.
+
+    Gates, and the choices of pairs, are not theirs: a search moves those.
 
     Args:
         network: whose weights are trained.
@@ -129,8 +131,7 @@ class Optimizers:
         self, network: Network, learning_rate: float, weight_decay: float, network_weight_decay: float
     ) -> None:
         tables = table_parameters(network)
-        gates = [] if network.gate is None else list(network.gate.parameters())
-        dense = dense_parameters(network, [*tables, *gates])
+        dense = dense_parameters(network, [*tables, *searched_parameters(network)])
         self._tables = LazyAdam(tables, learning_rate, weight_decay=weight_decay)
         self._each: dict[str, Optimizer] = {"tables": self._tables}
         # A table alone (logistic regression without bias) leaves nothing dense to train.
@@ -170,6 +171,12 @@ class Optimizers:
                 int(key): {**value, "step": value["step"].cpu()} for key, value in saved["state"].items()
             }
             optimizer.load_state_dict({**saved, "state": numbered})
+
+
+def searched_parameters(network: Network) -> list[nn.Parameter]:
+    """What a search moves: gates of features, and logits of the choice of each pair."""
+    choice = None if network.crosses is None else network.crosses.choice
+    return [parameter for module in (network.gate, choice) if module for parameter in module.parameters()]
 
 
 def table_parameters(network: nn.Module) -> list[nn.Parameter]:

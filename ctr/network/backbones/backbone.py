@@ -38,7 +38,8 @@ class Backbone(nn.Module, ABC):
         hidden: units of the hidden layers of its MLP, where it has one; none of them leaves a linear layer.
         dropout: share of the MLP's units set to zero in training.
         norm: normalisation in the MLP.
-        own: settings of the subclass, kept so that `keep_fields` can build the backbone again.
+        own: settings of the subclass, kept so that `keep_fields` can build the backbone again. One that has an MLP has
+            `pair_numbers`: how many numbers the MLP reads besides, the vectors of pairs (`ctr.network.crosses`).
 
     A subclass declares:
         first_order: whether its usual definition adds first-order weights and a bias. They live outside.
@@ -114,6 +115,10 @@ class Backbone(nn.Module, ABC):
         return smaller.train(self.training)
 
     def _inputs(self, layer: str, here: Tensor) -> Tensor:
-        """Find the positions, in the input of `layer`, of what belongs to the fields that are `here` (F,)."""
+        """Find the positions, in the input of `layer`, of what belongs to the fields that are `here` (F,).
+
+        Vectors of pairs, which an MLP reads last, belong to no field: they stay.
+        """
         truth = [part.spread(here, self.settings["width"]) for part in self.reads[layer]]
-        return torch.cat(truth).nonzero().squeeze(1)
+        pairs = (self.settings.get("pair_numbers") or 0) if layer == "mlp" else 0
+        return torch.cat([*truth, torch.ones(pairs, dtype=torch.bool)]).nonzero().squeeze(1)

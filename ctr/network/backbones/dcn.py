@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ctr.network.backbones.backbone import Backbone, Part
-from ctr.network.layers import MLP, Linear, Norm, VectorCross
+from ctr.network.layers import MLP, Linear, Norm, VectorCross, side_by_side
 
 
 class DCN(Backbone):
@@ -16,7 +16,7 @@ class DCN(Backbone):
     the same numbers without the copy. Its bias is the MLP's. Without hidden layers the MLP is a linear term.
 
     Args:
-        fields, width, hidden, dropout, norm: see `Backbone`.
+        fields, width, hidden, dropout, norm, pair_numbers: see `Backbone`.
         layers: layers of the cross network.
     """
 
@@ -28,15 +28,23 @@ class DCN(Backbone):
     }
 
     def __init__(
-        self, fields: int, width: int, hidden: Sequence[int], dropout: float, norm: Norm, layers: int = 3
+        self,
+        fields: int,
+        width: int,
+        hidden: Sequence[int],
+        dropout: float,
+        norm: Norm,
+        layers: int = 3,
+        pair_numbers: int | None = None,
     ) -> None:
-        super().__init__(fields, width, hidden, dropout, norm, layers=layers)
+        super().__init__(fields, width, hidden, dropout, norm, layers=layers, pair_numbers=pair_numbers)
         self.cross = VectorCross(self.size("cross"), layers)
         self.cross_head = Linear(self.size("cross_head"), 1, bias=False)
         self.mlp = MLP(self.size("mlp"), hidden, dropout, norm)
 
-    def forward(self, embeddings: Tensor) -> Tensor:
-        """(B, F, D) -> logits (B,)."""
+    def forward(self, embeddings: Tensor, pairs: Tensor | None = None) -> Tensor:
+        """(B, F, D), and numbers of pairs (B, N) for the MLP -> logits (B,)."""
         inputs = embeddings.flatten(1)  # (B, F * D)
-        logits: Tensor = self.cross_head(self.cross(inputs)).squeeze(1) + self.mlp(inputs)
-        return logits
+        logits: Tensor = self.cross_head(self.cross(inputs)).squeeze(1)
+        deep: Tensor = self.mlp(side_by_side(inputs, pairs))
+        return logits + deep

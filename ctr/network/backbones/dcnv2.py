@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ctr.network.backbones.backbone import Backbone, Part
-from ctr.network.layers import MLP, Linear, MatrixCross, Norm
+from ctr.network.layers import MLP, Linear, MatrixCross, Norm, side_by_side
 
 
 class DCNv2(Backbone):
@@ -15,7 +15,7 @@ class DCNv2(Backbone):
     The linear layer is written as a sum, as in `DCN`. Without hidden layers the MLP is a linear term.
 
     Args:
-        fields, width, hidden, dropout, norm: see `Backbone`.
+        fields, width, hidden, dropout, norm, pair_numbers: see `Backbone`.
         layers: layers of the cross network.
         rank: of its matrices; None for full ones.
     """
@@ -36,14 +36,18 @@ class DCNv2(Backbone):
         norm: Norm,
         layers: int = 3,
         rank: int | None = None,
+        pair_numbers: int | None = None,
     ) -> None:
-        super().__init__(fields, width, hidden, dropout, norm, layers=layers, rank=rank)
+        super().__init__(
+            fields, width, hidden, dropout, norm, layers=layers, rank=rank, pair_numbers=pair_numbers
+        )
         self.cross = MatrixCross(self.size("cross"), layers, rank)
         self.cross_head = Linear(self.size("cross_head"), 1, bias=False)
         self.mlp = MLP(self.size("mlp"), hidden, dropout, norm)
 
-    def forward(self, embeddings: Tensor) -> Tensor:
-        """(B, F, D) -> logits (B,)."""
+    def forward(self, embeddings: Tensor, pairs: Tensor | None = None) -> Tensor:
+        """(B, F, D), and numbers of pairs (B, N) for the MLP -> logits (B,)."""
         inputs = embeddings.flatten(1)  # (B, F * D)
-        logits: Tensor = self.cross_head(self.cross(inputs)).squeeze(1) + self.mlp(inputs)
-        return logits
+        logits: Tensor = self.cross_head(self.cross(inputs)).squeeze(1)
+        deep: Tensor = self.mlp(side_by_side(inputs, pairs))
+        return logits + deep

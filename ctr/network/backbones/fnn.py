@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ctr.network.backbones.backbone import Backbone, Part
-from ctr.network.layers import MLP, Norm
+from ctr.network.layers import MLP, Norm, side_by_side
 
 
 class FNN(Backbone):
@@ -18,11 +18,19 @@ class FNN(Backbone):
     first_order: ClassVar[bool] = False
     reads: ClassVar[Mapping[str, tuple[Part, ...]]] = {"mlp": (Part.FIELDS,)}
 
-    def __init__(self, fields: int, width: int, hidden: Sequence[int], dropout: float, norm: Norm) -> None:
-        super().__init__(fields, width, hidden, dropout, norm)
+    def __init__(
+        self,
+        fields: int,
+        width: int,
+        hidden: Sequence[int],
+        dropout: float,
+        norm: Norm,
+        pair_numbers: int | None = None,
+    ) -> None:
+        super().__init__(fields, width, hidden, dropout, norm, pair_numbers=pair_numbers)
         self.mlp = MLP(self.size("mlp"), hidden, dropout, norm)
 
-    def forward(self, embeddings: Tensor) -> Tensor:
-        """(B, F, D) -> logits (B,)."""
-        logits: Tensor = self.mlp(embeddings.flatten(1))
+    def forward(self, embeddings: Tensor, pairs: Tensor | None = None) -> Tensor:
+        """(B, F, D), and numbers of pairs (B, N) for the MLP -> logits (B,)."""
+        logits: Tensor = self.mlp(side_by_side(embeddings.flatten(1), pairs))
         return logits

@@ -3,11 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from ctr.network.backbones.backbone import Backbone, Part
-from ctr.network.layers import MLP, InnerProducts, Norm
+from ctr.network.layers import MLP, InnerProducts, Norm, side_by_side
 
 
 class IPNN(Backbone):
@@ -20,13 +19,21 @@ class IPNN(Backbone):
     first_order: ClassVar[bool] = False
     reads: ClassVar[Mapping[str, tuple[Part, ...]]] = {"mlp": (Part.FIELDS, Part.PAIRS)}
 
-    def __init__(self, fields: int, width: int, hidden: Sequence[int], dropout: float, norm: Norm) -> None:
-        super().__init__(fields, width, hidden, dropout, norm)
+    def __init__(
+        self,
+        fields: int,
+        width: int,
+        hidden: Sequence[int],
+        dropout: float,
+        norm: Norm,
+        pair_numbers: int | None = None,
+    ) -> None:
+        super().__init__(fields, width, hidden, dropout, norm, pair_numbers=pair_numbers)
         self.products = InnerProducts(fields)
         self.mlp = MLP(self.size("mlp"), hidden, dropout, norm)
 
-    def forward(self, embeddings: Tensor) -> Tensor:
-        """(B, F, D) -> logits (B,)."""
-        inputs = torch.cat([embeddings.flatten(1), self.products(embeddings)], dim=1)  # (B, F * D + P)
+    def forward(self, embeddings: Tensor, pairs: Tensor | None = None) -> Tensor:
+        """(B, F, D), and numbers of pairs (B, N) for the MLP -> logits (B,)."""
+        inputs = side_by_side(embeddings.flatten(1), self.products(embeddings), pairs)  # (B, F * D + P + N)
         logits: Tensor = self.mlp(inputs)
         return logits

@@ -1,0 +1,157 @@
+"""Crosses: the joint value of two fields as a feature of its own. Its key follows from the keys of the two features.
+
+Shapes: V numbered features, P pairs, N rows, A admitted crosses.
+
+Each feature has four words below 2^31 - 1, two for the left place in a pair and two for the right one, computed from
+its key (`ctr.dataset.hashing.spread`). With the salt of the pair, two words of the names of its fields,
+
+    word_k = (left_k(x_i) + right_k(x_j) + salt_k) mod (2^31 - 1),  k = 1, 2        key = word_1 * 2^31 + word_2
+
+is a number below 2^62: sums, so that NumPy, PyTorch and ONNX compute the same from one gather per field. The words are
+multilinear in the halves of both keys, hence universal (Carter & Wegman, 1979): two crosses have the same key with a
+probability of 2^-62. No key is written to disk per row; what is kept are those of admitted crosses, in order.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ctr.dataset.hashing import PRIME, Ints, Keys, halves, hashes, spread
+from ctr.dataset.pairs import PairNames
+
+_FIRST_WORD = 2000  # lookups of the words of a feature: no table has so many of its own
+_LEFT, _RIGHT = slice(0, 2), slice(2, 4)
+
+
+def feature_words(keys: Keys, numbers: Ints) -> npt.NDArray[np.int32]:
+    """(V + 1, 4) words of features by number: left, left, right, right. Those of number 0, the dropped one, are 0.
+
+    Args:
+        keys, numbers: of each feature.
+    """
+    high, low = halves(keys)
+    words = np.zeros((int(numbers.max(initial=0)) + 1, 4), np.int32)
+    for word in range(4):
+        words[numbers, word] = spread(high, low, _FIRST_WORD + word)
+    words[0] = 0
+    return words
+
+
+def pair_salts(pairs: Sequence[PairNames]) -> Ints:
+    """(P, 2) salts of pairs, from the names of their fields."""
+    text = pl.Series("value", [f"{a}\x03{b}" for a, b in pairs], dtype=pl.String)
+    high, low = halves(hashes(text))
+    return np.stack([high % PRIME, low % PRIME], 1)
+
+
+def cross_keys(left: Ints, right: Ints, salt: Ints) -> Ints:
+    """Keys of crosses (...): of the left words (..., 2) of one field, the right words (..., 2) of the other, salts."""
+    words = (left + right + salt) % PRIME
+    return words[..., 0] * (PRIME + 1) + words[..., 1]
+
+
+@dataclass(frozen=True)
+class CrossKeys:
+    """What a network needs to find the rows of crosses.
+
+    pairs: those that are memorized. words: (V + 1, 4) of features. admitted: (A,) keys of the crosses that are frequent
+    enough, ascending, over all pairs.
+    """
+
+    pairs: tuple[PairNames, ...]
+    words: npt.NDArray[np.int32]
+    admitted: Ints
+
+    @property
+    def salts(self) -> Ints:
+        """(P, 2)."""
+        return pair_salts(self.pairs)
+
+    def write(self, path: Path) -> None:
+        """The admitted keys as parquet: sorted numbers as differences."""
+        write_admitted(self.admitted, path)
+
+
+def write_admitted(admitted: Ints, path: Path) -> None:
+    """Write ascending keys as differences."""
+    pq.write_table(
+        pa.table({"cross": admitted}),
+        path,
+        use_dictionary=False,
+        column_encoding={"cross": "DELTA_BINARY_PACKED"},
+        compression="zstd",
+    )
+
+
+def read_admitted(path: Path) -> Ints:
+    """What `write_admitted` wrote.
+
+    Raises:
+        ValueError: the file does not hold ascending keys of 62 bits.
+    """
+    try:
+        column = pq.read_table(path).column("cross").to_numpy()
+    except (pa.ArrowException, KeyError, OSError) as error:
+        raise ValueError(f"cannot be read: {error}") from None
+    keys: Ints = np.ascontiguousarray(column)
+    if keys.dtype != np.int64 or (
+        len(keys) and (keys[0] < 0 or keys[-1] >> 62 or (np.diff(keys) <= 0).any())
+    ):
+        raise ValueError("expected ascending whole numbers of 62 bits")
+    return keys
+
+
+def counted_crosses(
+    columns: Mapping[str, Ints],
+    pairs: Sequence[PairNames],
+    words: npt.NDArray[np.int32],
+    min_count: int,
+) -> dict[PairNames, Ints]:
+    """Keys, ascending, of the crosses of each pair that enough train rows hold.
+
+    Counted exactly, a pair at a time: memory is that of two columns and of the joint values of one pair.
+
+    Args:
+        columns: (N,) numbers of features of each field in train rows, 0 where it is dropped. Crosses with a dropped
+            feature are none.
+        words: of features.
+        min_count: rows that a cross needs.
+    """
+    salts = pair_salts(pairs)
+    local = {name: _compact(columns[name]) for name in dict.fromkeys(name for pair in pairs for name in pair)}
+    found = {}
+    for (a, b), salt in zip(pairs, salts, strict=True):
+        (numbers_a, ids_a), (numbers_b, ids_b) = local[a], local[b]
+        joint, counts = _joint_counts(ids_a, ids_b, len(numbers_b), len(numbers_a))
+        first, second = numbers_a[joint // len(numbers_b)], numbers_b[joint % len(numbers_b)]
+        frequent = (counts >= min_count) & (first > 0) & (second > 0)
+        left, right = words[first[frequent], _LEFT], words[second[frequent], _RIGHT]
+        found[a, b] = np.sort(cross_keys(left.astype(np.int64), right.astype(np.int64), salt))
+    return found
+
+
+def _compact(column: Ints) -> tuple[Ints, Ints]:
+    """Numbers that occur, ascending, and (N,) the place of each row's among them."""
+    there = np.flatnonzero(np.bincount(column))
+    place = np.zeros(int(there.max(initial=0)) + 1, np.int64)
+    place[there] = np.arange(len(there))
+    return there, place[column]
+
+
+def _joint_counts(first: Ints, second: Ints, seconds: int, firsts: int) -> tuple[Ints, Ints]:
+    """Joint values first * seconds + second that occur, and in how many rows."""
+    joint = first * seconds + second
+    if (
+        firsts * seconds <= 4 * len(joint) + 1_000_000
+    ):  # a counter for each that could occur is cheaper than a sort
+        counts = np.bincount(joint)
+        there = np.flatnonzero(counts)
+        return there, counts[there]
+    values, counts = np.unique(joint, return_counts=True)
+    return values, counts

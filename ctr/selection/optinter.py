@@ -1,0 +1,231 @@
+"""OptInter: how each pair of fields is modelled - memorized, factorized, or not at all.
+
+Lyu et al., "Memorize, Factorize, or be Naive: Learning Optimal Feature Interaction Methods for CTR Prediction", ICDE
+2022 (arXiv 2108.01265). `search_rows = "train"` is the published search: weights and choices in one backward pass,
+tempered softmax, arg-max. `search_rows = "held_out"` judges pairs by rows that the weights never see
+(`ctr.selection.pair_evidence`), in rounds: pairs that save nothing leave, and the rest is searched again from fresh
+weights, on other rows. Either way the network that is retrained holds only what the chosen methods need.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from ctr.config import SelectorConfig, Training
+from ctr.dataset.batches import Batches, shuffled
+from ctr.dataset.crosses import CrossKeys
+from ctr.dataset.feature_set import METHODS
+from ctr.dataset.pairs import PairNames
+from ctr.dataset.stacked import subset
+from ctr.dataset.store import Part
+from ctr.errors import ConfigError
+from ctr.network.crosses import PairLayout
+from ctr.network.network import Network
+from ctr.selection.pair_choice import ChoiceTraining, choice_of
+from ctr.selection.pair_evidence import DrawnPaths, pair_evidence
+from ctr.selection.pair_space import PairSpace
+from ctr.training.fit import fit
+from ctr.training.looks import Companion, Look, Watcher
+
+ROUNDS = 3
+HELD_OUT = 4  # every fourth row of train judges
+THRESHOLD = (
+    2.5  # nats on held-out rows that any pair must save: z = 2.2, about one empty pair in eighty gets past it
+)
+Floats = npt.NDArray[np.float64]
+Fresh = Callable[[PairLayout, CrossKeys], Network]
+
+
+@dataclass(frozen=True)
+class PairSearch:
+    """What a search comes to. gains: (P, 3) of each method; the largest is the best one."""
+
+    gains: Floats
+    history: list[Look]
+
+
+def search(
+    fresh: Fresh,
+    space: PairSpace,
+    train: Batches,
+    valid: Batches,
+    settings: SelectorConfig,
+    training: Training,
+    *,
+    folder: Path,
+    seed: int,
+    watcher: Watcher | None = None,
+) -> PairSearch:
+    """Find out what each way to model each pair is worth.
+
+    Args:
+        fresh: builds a network with fresh weights that models pairs.
+        space: the pairs.
+        folder: for checkpoints; an interrupted search goes on from there.
+    """
+    if settings.search_rows == "train":
+        network = fresh(_both(space, space.pairs), space.keys(space.pairs))
+        companion = ChoiceTraining(
+            network,
+            learning_rate=settings.pair_learning_rate,
+            final_temperature=settings.pair_temperature,
+        )
+        history = _fitted(network, train, valid, settings, training, folder, companion, watcher)
+        return PairSearch(choice_of(network).logits.detach().cpu().double().numpy(), history)
+    pairs, looks = list(space.pairs), list[Look]()
+    gains = np.zeros((len(pairs), 3))
+    for number in range(ROUNDS):
+        learned, judging = _apart(train.part, seed, number)
+        network = fresh(_both(space, pairs), space.keys(pairs))
+        batches = Batches(learned, train.layout, train.batch_size, train.seed)
+        own = folder / f"round-{number + 1}"
+        looks += _fitted(network, batches, valid, settings, training, own, DrawnPaths(network, seed), watcher)
+        evidence = pair_evidence(network, Batches(judging, train.layout, valid.batch_size)).numpy()
+        found = _gains(evidence, space, pairs, settings.cross_price / HELD_OUT)
+        gains[[space.pairs.index(pair) for pair in pairs]] = found
+        left = [
+            pair for pair, gain in zip(pairs, found, strict=True) if gain.argmax() != METHODS.index("naive")
+        ]
+        if not left or len(left) == len(pairs):
+            break
+        pairs = left
+    return PairSearch(gains, looks)
+
+
+def _gains(evidence: Floats, space: PairSpace, pairs: Sequence[PairNames], price: float) -> Floats:
+    """(P, 3) nats on the rows that judge, less the price of crosses; to be naive saves what any pair must."""
+    rows = np.array([space.rows(pair) for pair in pairs])
+    return np.stack([evidence[:, 0] - price * rows, evidence[:, 1], np.full(len(pairs), THRESHOLD)], 1)
+
+
+def _both(space: PairSpace, pairs: Sequence[PairNames]) -> PairLayout:
+    return replace(space.layout(pairs, pairs), searched=True)
+
+
+def _apart(part: Part, seed: int, number: int) -> tuple[Part, Part]:
+    """The rows that weights learn from, and those that judge: another quarter in each round."""
+    rows = np.arange(len(part))
+    judging = shuffled(rows, len(part), seed, epoch=1_000) % HELD_OUT == number
+    return subset(part, np.flatnonzero(~judging)), subset(part, np.flatnonzero(judging))
+
+
+def _fitted(
+    network: Network,
+    train: Batches,
+    valid: Batches,
+    settings: SelectorConfig,
+    training: Training,
+    folder: Path,
+    companion: Companion,
+    watcher: Watcher | None,
+) -> list[Look]:
+    return fit(
+        network,
+        train,
+        valid,
+        training,
+        folder=folder,
+        epochs=settings.epochs,
+        companion=companion,
+        watcher=watcher,
+    ).history
+
+
+def one_for_all(space: PairSpace, method: str) -> Floats:
+    """(P, 3) gains that choose one method for every pair."""
+    gains = np.zeros((len(space.pairs), 3))
+    gains[:, METHODS.index(method)] = 1.0
+    return gains
+
+
+def drawn(space: PairSpace, counts: Sequence[int], seed: int) -> Floats:
+    """(P, 3) gains that choose, at random, so many pairs to memorize and so many to factorize.
+
+    Raises:
+        ConfigError: there are fewer pairs.
+    """
+    pairs = len(space.pairs)
+    if sum(counts) > pairs:
+        raise ConfigError(f"selector.random_counts: {list(counts)} of {pairs} pairs")
+    methods = np.full(pairs, METHODS.index("naive"))
+    methods[: counts[0]] = METHODS.index("memorize")
+    methods[counts[0] : sum(counts)] = METHODS.index("factorize")
+    gains: Floats = np.eye(3)[np.random.default_rng(seed).permutation(methods)]
+    return gains
+
+
+def choose(gains: Floats, space: PairSpace, settings: SelectorConfig) -> pl.DataFrame:
+    """The best method of each pair, within the limits of the configuration.
+
+    Where limits do not hold all pairs that would be memorized, those that gain most for a byte come first; the others
+    get their second best method.
+
+    Returns:
+        field_a, field_b, method, memorize, factorize, naive (weights, which add up to 1) and strength: by how much the
+        better of memorizing and factorizing exceeds to be naive, in the unit of the search (nats on held-out rows, or
+        logits).
+
+    Raises:
+        ConfigError: one method was stated for all pairs, and they exceed `max_cross_bytes`.
+    """
+    methods = gains.argmax(1)
+    memorized = methods == 0
+    if settings.choice in ("memorize", "random"):
+        _require(space, np.flatnonzero(memorized), settings)
+    else:
+        allowed = np.zeros(len(gains), np.bool_)
+        allowed[_within(gains, space, settings, np.flatnonzero(memorized))] = True
+        methods = np.where(memorized & ~allowed, 1 + gains[:, 1:].argmax(1), methods)
+    shifted = np.exp(gains - gains.max(1, keepdims=True))
+    weights = shifted / shifted.sum(1, keepdims=True)
+    names = {"field_a": [a for a, _ in space.pairs], "field_b": [b for _, b in space.pairs]}
+    return pl.DataFrame(
+        {
+            **names,
+            "method": [METHODS[method] for method in methods],
+            **{name: weights[:, number] for number, name in enumerate(METHODS)},
+            "strength": gains[:, :2].max(1) - gains[:, 2],
+        }
+    )
+
+
+def _within(
+    gains: Floats, space: PairSpace, settings: SelectorConfig, candidates: npt.NDArray[np.int64]
+) -> list[int]:
+    """The pairs that may be memorized, those that gain most for a byte first."""
+    lead = gains[:, 0] - gains[:, 1:].max(1)
+    order = sorted(candidates.tolist(), key=lambda pair: -lead[pair] / space.rows(space.pairs[pair]))
+    limit = settings.max_cross_bytes
+    assert limit is None or isinstance(limit, int)
+    found: list[int] = []
+    for pair in order:
+        more = [*found, pair]
+        fits = limit is None or space.bytes([space.pairs[number] for number in more]) <= limit
+        if fits and (settings.max_memorized is None or len(more) <= settings.max_memorized):
+            found = more
+    return found
+
+
+def _require(space: PairSpace, memorized: npt.NDArray[np.int64], settings: SelectorConfig) -> None:
+    limit = settings.max_cross_bytes
+    assert limit is None or isinstance(limit, int)
+    needed = space.bytes([space.pairs[number] for number in memorized])
+    if limit is not None and needed > limit:
+        raise ConfigError(
+            f"selector.max_cross_bytes = {limit:,} does not hold the {len(memorized)} pairs that "
+            f'choice = "{settings.choice}" memorizes: state {needed:,} or more, other pairs, or cross_bytes, a budget '
+            "that crosses share"
+        )
+
+
+def shown(settings: SelectorConfig) -> dict[str, object]:
+    """What a feature set says of how its interactions were chosen."""
+    return {
+        "choice": settings.choice,
+        "search_rows": settings.search_rows,
+        "cross_price": settings.cross_price,
+    }

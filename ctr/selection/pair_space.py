@@ -1,0 +1,142 @@
+"""The pairs of a dataset, with their admitted crosses: what networks that model them are laid out from."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ctr.dataset.crosses import CrossKeys, counted_crosses, feature_words
+from ctr.dataset.hashing import Ints
+from ctr.dataset.layout import Layout
+from ctr.dataset.pairs import PairNames
+from ctr.dataset.store import Dataset
+from ctr.errors import ConfigError
+from ctr.network.crosses import CrossIndex, PairLayout, Slots
+
+_FLOAT32 = 4  # bytes
+
+
+class PairSpace:
+    """Pairs of the fields that a network is fed.
+
+    Args:
+        dataset: crosses are counted in its train rows, exactly.
+        layout: what the network reads; pairs with a field that it does not feed are left out.
+        pairs: in schema order.
+        min_count: train rows that a cross needs to have a row of its own.
+        dim: floats of a pair's vector.
+        cross_bytes: budget of the table of crosses; None gives each admitted cross a row.
+
+    Raises:
+        ConfigError: rows are hashes without a vocabulary, or no pair is left.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        layout: Layout,
+        pairs: Sequence[PairNames],
+        *,
+        min_count: int,
+        dim: int,
+        cross_bytes: int | None = None,
+    ) -> None:
+        if dataset.hashed:
+            raise ConfigError(
+                'pair selectors need a vocabulary, found data.encoding = "hashed"; use data.encoding = "vocabulary" '
+                '(embedding.kind = "unified" works with both)'
+            )
+        self._dataset, self._layout = dataset, layout
+        self.dim, self.cross_bytes, self.min_count = dim, cross_bytes, min_count
+        self.slots = {name: slot for slot, name in enumerate(layout.fields[: len(layout.single)])}
+        self.pairs = [pair for pair in pairs if pair[0] in self.slots and pair[1] in self.slots]
+        if not self.pairs:
+            raise ConfigError("no pair is left: all but one of the fields that could take part were dropped")
+
+    @cached_property
+    def words(self) -> npt.NDArray[np.int32]:
+        """(V + 1, 4) of features by number."""
+        features = self._layout.features()
+        return feature_words(features["key"].to_numpy(), features["number"].to_numpy())
+
+    @cached_property
+    def admitted(self) -> dict[PairNames, Ints]:
+        """Ascending keys of the crosses of each pair that enough train rows hold."""
+        part, names = self._dataset.part("train"), self._layout.fields
+        columns = {
+            name: self._layout.numbers[np.asarray(part.ids[:, self._layout.single[names.index(name)]])]
+            for name in dict.fromkeys(name for pair in self.pairs for name in pair)
+        }
+        return counted_crosses(columns, self.pairs, self.words, self.min_count)
+
+    def rows(self, pair: PairNames) -> int:
+        """Rows that memorizing a pair takes, its unknown cross among them."""
+        return len(self.admitted[pair]) + 1
+
+    def bytes(self, memorized: Sequence[PairNames]) -> int:
+        """Of the table that memorizes these pairs with a row for each cross."""
+        return sum(self.rows(pair) for pair in memorized) * self.dim * _FLOAT32
+
+    def keys(self, memorized: Sequence[PairNames]) -> CrossKeys:
+        """What the crosses of these pairs are found by."""
+        empty = np.zeros(0, np.int64)
+        admitted = np.concatenate([empty, *(self.admitted[pair] for pair in memorized)])
+        words = self.words if memorized else np.zeros((1, 4), np.int32)
+        return CrossKeys(tuple(memorized), words, np.unique(admitted))
+
+    def layout(self, memorized: Sequence[PairNames], factorized: Sequence[PairNames]) -> PairLayout:
+        """How a network models these pairs.
+
+        Raises:
+            ConfigError: the budget does not hold a row for each pair's unknown cross, and one more.
+        """
+        rows = 1 + sum(self.rows(pair) for pair in memorized)
+        hashed = False
+        if memorized and self.cross_bytes is not None:
+            budget, least = self.cross_bytes // (self.dim * _FLOAT32), len(memorized) + 1
+            if budget < least:
+                raise ConfigError(
+                    f"selector.cross_bytes = {self.cross_bytes:,} holds {budget} rows of {self.dim} floats, "
+                    f"expected at "
+                    f"least {least} for {len(memorized)} memorized pairs; state {least * self.dim * _FLOAT32:,} or more"
+                )
+            hashed, rows = rows > budget + 1, min(rows, budget + 1)
+        shifts, factor_rows = self._factor_rows(name for pair in factorized for name in pair)
+        return PairLayout(
+            dim=self.dim,
+            memorized=self._slots(memorized),
+            factorized=self._slots(factorized),
+            cross_rows=rows,
+            hashed=hashed,
+            factor_rows=factor_rows,
+            shifts=shifts,
+        )
+
+    def _slots(self, pairs: Sequence[PairNames]) -> Slots:
+        return tuple((self.slots[a], self.slots[b]) for a, b in pairs)
+
+    def _factor_rows(self, names: Iterable[str]) -> tuple[Slots, int]:
+        """The shift of each field's numbers, and the rows of E_a, where features have one each."""
+        own: dict[str, int] = {}
+        shifts, end = [], 1
+        for name in sorted(set(names), key=self.slots.__getitem__):
+            owner = self._layout.owners[self.slots[name]]
+            if owner not in own:
+                numbers = self._layout.numbers_of(name)
+                first, last = int(numbers[numbers > 0].min(initial=1 << 62)), int(numbers.max(initial=0))
+                own[owner] = first - end
+                end += max(0, last - first + 1)
+            shifts.append((self.slots[name], own[owner]))
+        return tuple(shifts), end
+
+
+def cross_index(keys: CrossKeys) -> CrossIndex:
+    """The same as tensors."""
+    arrays: Mapping[str, npt.NDArray[np.generic]] = {
+        "words": keys.words,
+        "salts": keys.salts,
+        "admitted": keys.admitted,
+    }
+    return CrossIndex(**{name: torch.from_numpy(array) for name, array in arrays.items()})
