@@ -184,7 +184,7 @@ class SelectorConfig(Strict):
     pair_dim: Annotated[int, Key(ge=1, le=1024)] = 8
     min_count: Whole = 2
     cross_bytes: Annotated[int | str | None, AfterValidator(_bytes)] = None
-    random_counts: tuple[Annotated[int, Key(ge=0)], Annotated[int, Key(ge=0)]] | None = None
+    random_counts: Annotated[list[Annotated[int, Key(ge=0)]], Key(min_length=2, max_length=2)] | None = None
     max_memorized: Annotated[int, Key(ge=0)] | None = None
     max_cross_bytes: Annotated[int | str | None, AfterValidator(_bytes)] = None
     cross_price: NotNegative = 0.3

@@ -99,7 +99,7 @@ def read_admitted(path: Path) -> Ints:
         column = pq.read_table(path).column("cross").to_numpy()
     except (pa.ArrowException, KeyError, OSError) as error:
         raise ValueError(f"cannot be read: {error}") from None
-    keys: Ints = np.ascontiguousarray(column)
+    keys: Ints = np.array(column)  # a copy, which may be written to
     if keys.dtype != np.int64 or (
         len(keys) and (keys[0] < 0 or keys[-1] >> 62 or (np.diff(keys) <= 0).any())
     ):

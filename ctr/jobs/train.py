@@ -288,6 +288,7 @@ class _Job:
                 metrics={key: (report["selected"] or report["baseline"])[key] for key in ("valid", "test")},
                 model=report["model"],
                 provenance={"run": self.folder.name, "seed": self.config.seed, "selector": model.selector},
+                crosses=model.crosses,
             )
         report["bundle"] = {"path": "bundle", "bytes": size}
 

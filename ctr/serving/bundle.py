@@ -5,6 +5,7 @@
     vocabulary.parquet    field, role, value, id: the row of the embedding table that each kept feature reads, or its
                           number, where rows follow from hashes
     kept_values.parquet   instead of a vocabulary where values are hashed: which of them are kept
+    crosses.parquet       keys of the crosses of memorized pairs that have a row, where there are such pairs
     weights.safetensors   the network's weights
     side_tables/*.parquet what the kept fields need of the schema's joins
     golden.parquet        a few raw rows (personal cells replaced) with the probability that the exported network
@@ -25,12 +26,15 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from ctr.dataset.crosses import CrossKeys, feature_words, read_admitted
+from ctr.dataset.hashing import vocabulary_keys
 from ctr.dataset.kept_values import KeptValues
 from ctr.dataset.placed import PlacedFeatures, PlacedKeys
 from ctr.dataset.placement import Placement
 from ctr.dataset.preparation import side_table_path
 from ctr.dataset.schema import Schema
 from ctr.serving.manifest import (
+    CROSSES,
     GOLDEN,
     KEPT_VALUES,
     MANIFEST,
@@ -151,6 +155,29 @@ class Bundle:
         except ValueError as error:
             raise broken(self.folder, f'"{KEPT_VALUES}": {error}') from None
         return PlacedKeys(placement, owners, kept)
+
+    def crosses(self, vocabulary: pl.DataFrame | None) -> CrossKeys | None:
+        """What the crosses of memorized pairs are found by; None where no pair is memorized.
+
+        Args:
+            vocabulary: what `vocabulary` returned.
+
+        Raises:
+            DataError: the file of crosses and what is said of it do not fit, or there is no vocabulary.
+        """
+        entry = self.manifest.crosses
+        if entry is None:
+            return None
+        if vocabulary is None:
+            raise broken(self.folder, f'"{MANIFEST}": crosses without a vocabulary')
+        try:
+            admitted = read_admitted(self.folder / CROSSES)
+            if len(admitted) != entry.admitted:
+                raise ValueError(f"expected {entry.admitted} keys, found {len(admitted)}")
+        except ValueError as error:
+            raise broken(self.folder, f'"{CROSSES}": {error}') from None
+        words = feature_words(vocabulary_keys(vocabulary), vocabulary["id"].to_numpy().astype(np.int64))
+        return CrossKeys(tuple((first, second) for first, second in entry.pairs), words, admitted)
 
     def weights(self) -> dict[str, npt.NDArray[Any]]:
         """The network's tensors by name.

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 import ctr
+from ctr.dataset.crosses import CrossKeys
 from ctr.dataset.encoding import Encoder
 from ctr.dataset.expressions import roots
 from ctr.dataset.feature_set import FeatureSet
@@ -56,6 +57,7 @@ def export_bundle(
     metrics: Mapping[str, Any],
     model: Mapping[str, Any],
     provenance: Mapping[str, Any],
+    crosses: CrossKeys | None = None,
 ) -> int:
     """Write a bundle; an earlier one in the same folder is replaced. It appears whole or not at all.
 
@@ -70,6 +72,7 @@ def export_bundle(
         metrics: of the network that was evaluated, as JSON.
         model: that network and this one, as `ctr.serving.manifest.ModelEntry`.
         provenance: where it comes from, as JSON.
+        crosses: by which those of memorized pairs are found, where pairs are modelled.
 
     Returns:
         Bytes of all files together.
@@ -88,6 +91,7 @@ def export_bundle(
     with _appearing(folder) as built:
         schema = _write_schema(built, dataset.schema, layout.fields, preparation.side_tables())
         kept_values = _write_features(built, dataset, layout)
+        cross_entry = _write_crosses(built, crosses)
         weights = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
         save_file(weights, built / parts.WEIGHTS)
         shutil.copymode(built / parts.SCHEMA, built / parts.WEIGHTS)  # safetensors hides it from others
@@ -108,6 +112,7 @@ def export_bundle(
             "encoding": dataset.manifest["encoding"],
             "placement": None if layout.placement is None else layout.placement.entry(),
             "kept_values": kept_values,
+            "crosses": cross_entry,
             "fields": entries,
             "columns": dataset.manifest["columns"],
             "sampling": _sampling(dataset.schema, network),
@@ -157,6 +162,14 @@ def _write_features(built: Path, dataset: Dataset, layout: Layout) -> dict[str, 
         vocabulary = vocabulary.with_columns(pl.col("id").rank("dense").cast(pl.Int32))
     vocabulary.select(list(VOCABULARY_COLUMNS)).write_parquet(built / parts.VOCABULARY, compression="zstd")
     return None
+
+
+def _write_crosses(built: Path, crosses: CrossKeys | None) -> dict[str, Any] | None:
+    """Write the keys of admitted crosses; what the manifest says of them."""
+    if crosses is None or not crosses.pairs:
+        return None
+    crosses.write(built / parts.CROSSES)
+    return {"pairs": [list(pair) for pair in crosses.pairs], "admitted": len(crosses.admitted)}
 
 
 def _compact_vocabulary(dataset: Dataset, layout: Layout) -> pl.DataFrame:

@@ -10,12 +10,15 @@ import torch
 from pydantic import TypeAdapter
 from torch import nn
 
+from ctr.dataset.crosses import CrossKeys
 from ctr.errors import CtrError, nearest
 from ctr.evaluation.sampling import unsampled
 from ctr.network.backbones import BACKBONES
+from ctr.network.crosses import CrossIndex
 from ctr.network.embeddings import Inputs, Table
 from ctr.network.hashed_tables import COMPOSITIONS, HashedTable
 from ctr.network.network import Architecture, Network, build
+from ctr.selection.pair_space import cross_index
 from ctr.serving.rows import EncodedRows
 
 
@@ -26,13 +29,18 @@ class Forward:
         architecture: the fields of an `Architecture`, as JSON has them.
         weights: every tensor by name.
         keep_rate: share of the rows with label 0 that the log held; probabilities are those of the unsampled world.
+        crosses: by which those of memorized pairs are found, where there are such pairs.
 
     Raises:
         ValueError: no such architecture, or the weights are not those of it.
     """
 
     def __init__(
-        self, architecture: Mapping[str, Any], weights: Mapping[str, npt.NDArray[Any]], keep_rate: float = 1.0
+        self,
+        architecture: Mapping[str, Any],
+        weights: Mapping[str, npt.NDArray[Any]],
+        keep_rate: float = 1.0,
+        crosses: CrossKeys | None = None,
     ) -> None:
         found = read_architecture(architecture)
         tensors = {name: torch.from_numpy(array) for name, array in weights.items()}
@@ -44,10 +52,18 @@ class Forward:
             )
         try:
             with torch.random.fork_rng(devices=[]):  # the fresh weights are replaced at once
-                network = build(replace(found, rows=1, second_rows=min(1, found.second_rows)))
-            _fill(network.table, "table.weight", tensors, found.rows)
-            if isinstance(network.table, HashedTable) and network.table.second is not None:
-                _fill(network.table.second, "table.second.weight", tensors, found.second_rows)
+                small = replace(found, rows=1, second_rows=min(1, found.second_rows))
+                if found.pairs is not None:
+                    small = replace(small, pairs=replace(found.pairs, cross_rows=1, factor_rows=1))
+                network = build(small, index=_index(found, crosses))
+            _fill_all(network.table, "table", tensors, found.rows, found.second_rows)
+            if found.pairs is not None and network.crosses is not None:
+                network.crosses.layout = found.pairs
+                if network.crosses.memory is not None:
+                    _fill(network.crosses.memory, "crosses.memory.weight", tensors, found.pairs.cross_rows)
+                if network.crosses.factors is not None:
+                    rows = found.rows if found.composition else found.pairs.factor_rows
+                    _fill_all(network.crosses.factors, "crosses.factors", tensors, rows, found.second_rows)
             network.load_state_dict(tensors)
         except (RuntimeError, TypeError, ArithmeticError, CtrError) as error:
             raise ValueError(" ".join(str(error).split())) from None
@@ -56,6 +72,32 @@ class Forward:
     def __call__(self, rows: EncodedRows) -> npt.NDArray[np.float64]:
         """Click probabilities (B,)."""
         return probabilities(self._network, rows, self._keep_rate)
+
+
+def _index(architecture: Architecture, crosses: CrossKeys | None) -> CrossIndex | None:
+    """What crosses are found by, where pairs are modelled.
+
+    Raises:
+        ValueError: it is not of the pairs that the architecture memorizes.
+    """
+    if architecture.pairs is None:
+        return None
+    if crosses is None:
+        crosses = CrossKeys((), np.zeros((1, 4), np.int32), np.zeros(0, np.int64))
+    if len(crosses.pairs) != len(architecture.pairs.memorized):
+        raise ValueError(
+            f"expected crosses of {len(architecture.pairs.memorized)} pairs, found {len(crosses.pairs)}"
+        )
+    return cross_index(crosses)
+
+
+def _fill_all(
+    table: Table, name: str, tensors: Mapping[str, torch.Tensor], rows: int, second_rows: int
+) -> None:
+    """The same with the second table of a composition, where it has one."""
+    _fill(table, f"{name}.weight", tensors, rows)
+    if isinstance(table, HashedTable) and table.second is not None:
+        _fill(table.second, f"{name}.second.weight", tensors, second_rows)
 
 
 def _fill(table: Table, name: str, tensors: Mapping[str, torch.Tensor], rows: int) -> None:

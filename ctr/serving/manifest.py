@@ -18,6 +18,7 @@ FORMAT_VERSION = 2
 MANIFEST, SCHEMA, VOCABULARY = "manifest.json", "schema.json", "vocabulary.parquet"
 WEIGHTS, GOLDEN = "weights.safetensors", "golden.parquet"
 KEPT_VALUES = "kept_values.parquet"
+CROSSES = "crosses.parquet"
 ALWAYS = (SCHEMA, WEIGHTS, GOLDEN)
 
 _LARGEST = 256 << 20
@@ -84,6 +85,13 @@ class KeptValuesEntry(Strict):
     unknown: list[str]
 
 
+class CrossesEntry(Strict):
+    """Pairs of fields that are memorized, and how many of their crosses have a row: see `ctr.dataset.crosses`."""
+
+    pairs: Annotated[list[Annotated[list[str], Key(min_length=2, max_length=2)]], Key(min_length=1)]
+    admitted: Annotated[int, Key(ge=0)]
+
+
 class PersonalEntry(Strict):
     """The columns whose cells are replaced by pseudonyms, and the id of the key (see `ctr.dataset.personal`).
 
@@ -121,7 +129,8 @@ class Manifest(Strict):
     vocabulary values, in all and per field. columns: the types of raw columns in expressions. metrics: of the model
     that was evaluated. model: which one that was, and which one the weights are. encoding: of values, by the vocabulary
     file or as hashes, of which kept_values are kept. placement: which rows of which tables a feature reads
-    (`ctr.dataset.placement`); None where its id is its row.
+    (`ctr.dataset.placement`); None where its id is its row. crosses: of memorized pairs, whose admitted keys are in a
+    file; None where no pair is memorized.
     """
 
     format_version: int
@@ -143,11 +152,13 @@ class Manifest(Strict):
     encoding: Literal["vocabulary", "hashed"] = "vocabulary"
     placement: dict[str, Any] | None = None
     kept_values: KeptValuesEntry | None = None
+    crosses: CrossesEntry | None = None
 
     @property
     def required(self) -> tuple[str, ...]:
-        """Files of every bundle with this encoding."""
-        return (*ALWAYS, KEPT_VALUES if self.encoding == "hashed" else VOCABULARY)
+        """Files of every bundle with this encoding, and with crosses or without."""
+        own = (KEPT_VALUES if self.encoding == "hashed" else VOCABULARY,)
+        return (*ALWAYS, *own, *((CROSSES,) if self.crosses else ()))
 
 
 def broken(folder: Path, found: str) -> DataError:

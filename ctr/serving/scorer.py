@@ -79,7 +79,8 @@ class Scorer:
 
         try:
             rate = manifest.sampling.negative_keep_rate if manifest.sampling else 1.0
-            self._forward = Forward(manifest.architecture, self.bundle.weights(), rate)
+            crosses = self.bundle.crosses(vocabulary)
+            self._forward = Forward(manifest.architecture, self.bundle.weights(), rate, crosses)
         except ValueError as error:
             raise broken(self.bundle.folder, f"architecture and weights do not fit: {error}") from None
         self._check_golden()

@@ -57,7 +57,7 @@ def main() -> None:
 def baselines(log: str, backbones: list[str], seeds: int, changes: list[str]) -> dict[str, Any]:
     """Test AUC of keep-all per backbone: mean and standard deviation over seeds."""
     table: dict[str, list[float]] = defaultdict(list)
-    for seed, schema in _splits(log, seeds):
+    for seed, schema in splits(log, seeds):
         for backbone in backbones:
             own = ["selector.kind=none", f"backbone.kind={backbone}"]
             report = load_report(_train(log, seed, schema, [*own, *changes]))
@@ -66,7 +66,7 @@ def baselines(log: str, backbones: list[str], seeds: int, changes: list[str]) ->
             table["lightgbm (peer)"].append(_lightgbm(load_config(CONFIGS / f"{log}.toml"), schema, seed))
     print(f"\n{log}: test AUC of keep-all, {seeds} seeds")
     for name, aucs in sorted(table.items(), key=lambda entry: -np.mean(entry[1])):
-        print(f"  {name:<16} {_mean_and_spread(aucs)}")
+        print(f"  {name:<16} {mean_and_spread(aucs)}")
     return dict(table)
 
 
@@ -74,21 +74,21 @@ def curve(log: str, seeds: int, changes: list[str]) -> dict[str, Any]:
     """Per selector and share kept: test AUC, and its difference to keep-all of the same seed."""
     values: dict[tuple[str, float], list[tuple[float, float]]] = defaultdict(list)
     keep_all = []
-    for seed, schema in _splits(log, seeds):
+    for seed, schema in splits(log, seeds):
         report = load_report(_train(log, seed, schema, changes))
         keep_all.append(report["baseline"]["test"]["auc"])
         for point in report["curve"]:
             key = (point["selector"], round(point["ratio"], 2))
             values[key].append((point["test"]["auc"], point["difference"]["value"]))
-    print(f"\n{log}: test AUC by share of values kept, {seeds} seeds (keep-all {_mean_and_spread(keep_all)})")
+    print(f"\n{log}: test AUC by share of values kept, {seeds} seeds (keep-all {mean_and_spread(keep_all)})")
     for (selector, ratio), pairs in sorted(values.items(), key=lambda entry: (-entry[0][1], entry[0][0])):
         aucs, differences = zip(*pairs, strict=True)
-        change = _mean_and_spread(differences, "+")
-        print(f"  {ratio:>5.0%} {selector:<10} {_mean_and_spread(aucs)}   to keep-all {change}")
+        change = mean_and_spread(differences, "+")
+        print(f"  {ratio:>5.0%} {selector:<10} {mean_and_spread(aucs)}   to keep-all {change}")
     return {f"{selector}@{ratio}": pairs for (selector, ratio), pairs in values.items()}
 
 
-def _splits(log: str, seeds: int) -> Iterator[tuple[int, Path]]:
+def splits(log: str, seeds: int, folder: Path = OUTPUT) -> Iterator[tuple[int, Path]]:
     """Seeds, each with the schema to use: with a split of its own where rows are split at random."""
     path = Path(load_config(CONFIGS / f"{log}.toml").data.schema_file)
     schema = load_schema(path)
@@ -97,7 +97,7 @@ def _splits(log: str, seeds: int) -> Iterator[tuple[int, Path]]:
             yield seed, path
             continue
         other = schema.model_copy(update={"split": schema.split.model_copy(update={"seed": seed})})
-        target = OUTPUT / "schemas" / f"{schema.name}-{seed}.toml"
+        target = folder / "schemas" / f"{schema.name}-{seed}.toml"
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(dump_toml(other.model_dump(mode="json", exclude_unset=True)), encoding="utf-8")
         yield seed, target
@@ -143,7 +143,8 @@ def _lightgbm(config: Config, schema: Path, seed: int) -> float:
     return measure(labels, np.asarray(model.predict(features))).auc
 
 
-def _mean_and_spread(values: Any, sign: str = "") -> str:
+def mean_and_spread(values: Any, sign: str = "") -> str:
+    """Mean and standard deviation."""
     spread = np.std(values, ddof=1) if len(values) > 1 else float("nan")
     return f"{np.mean(values):{sign}.4f} ({spread:.4f})"
 

@@ -204,7 +204,7 @@ def test_a_run_config_shows_every_key_with_its_default(tmp_path):
     assert "Run config mine" in text
     assert _cells(text, "data") == ["data", "schema", "s.toml"]
     assert ["embedding", "dim", "16"] in [
-        _cells(line, "embedding") for line in text.splitlines() if "dim" in line
+        _cells(line, "embedding") for line in text.splitlines() if " dim " in line
     ]
 
 

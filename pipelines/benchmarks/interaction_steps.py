@@ -1,0 +1,72 @@
+"""What a step of a pair search costs, against a DeepFM step on the same rows with the same MLP."""
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from ctr.dataset.crosses import counted_crosses, feature_words, pair_salts
+from ctr.network.crosses import CrossIndex, PairLayout
+from ctr.network.embeddings import Inputs
+from ctr.network.network import Architecture, Network, build
+from ctr.selection.pair_evidence import DrawnPaths
+from ctr.training.optimizers import Optimizers
+from pipelines.benchmarks.training import BATCH, DIM, FIELDS, HIDDEN, Step, random_batches, rate
+
+FEATURES = 100_000
+PAIR_DIM = 8
+
+
+def measure(steps: int = 5) -> dict[str, float]:
+    """Seconds of a step, and their ratio, at 39 fields and 741 pairs."""
+    batches = list(random_batches(FEATURES, 4))
+    torch.manual_seed(0)
+    plain = build(Architecture(FEATURES + 1, FIELDS, DIM, "deepfm", HIDDEN))
+    layout, index = _pairs(batches)
+    searched = build(Architecture(FEATURES + 1, FIELDS, DIM, "deepfm", HIDDEN, pairs=layout), index=index)
+    before = BATCH / rate(_step(plain), batches, steps)
+    search = BATCH / rate(_step(searched, DrawnPaths(searched, 0)), batches, steps)
+    return {
+        "deepfm_step_seconds": before,
+        "pair_search_step_seconds": search,
+        "pair_search_over_deepfm": search / before,
+        "pairs": len(layout.memorized),
+        "cross_rows": layout.cross_rows,
+    }
+
+
+def _pairs(batches: list[tuple[Inputs, torch.Tensor]]) -> tuple[PairLayout, CrossIndex]:
+    """All pairs, with the crosses that the batches hold twice."""
+    draw = np.random.default_rng(0)
+    numbers = np.arange(1, FEATURES + 1)
+    words = feature_words(draw.integers(0, 2**64, FEATURES, dtype=np.uint64), numbers)
+    ids = np.concatenate([inputs.ids.numpy() for inputs, _ in batches])
+    names = [f"f{slot}" for slot in range(FIELDS)]
+    slots = [(i, j) for i in range(FIELDS) for j in range(i + 1, FIELDS)]
+    pairs = [(names[i], names[j]) for i, j in slots]
+    found = counted_crosses({name: ids[:, slot] for slot, name in enumerate(names)}, pairs, words, 2)
+    admitted = np.unique(np.concatenate(list(found.values())))
+    index = CrossIndex(*(torch.from_numpy(array) for array in (words, pair_salts(pairs), admitted)))
+    layout = PairLayout(
+        PAIR_DIM,
+        tuple(slots),
+        tuple(slots),
+        1 + len(pairs) + len(admitted),
+        factor_rows=FEATURES + 1,
+        shifts=tuple((slot, 0) for slot in range(FIELDS)),
+        searched=True,
+    )
+    return layout, index
+
+
+def _step(network: Network, paths: DrawnPaths | None = None) -> Step:
+    optimizers = Optimizers(network, 1e-3, 0.0, 0.0)
+
+    def step(inputs: Inputs, labels: torch.Tensor) -> None:
+        if paths:
+            paths.before_step(inputs, labels, None, 0.5)
+        for parameter in network.parameters():
+            parameter.grad = None
+        F.binary_cross_entropy_with_logits(network(inputs), labels).backward()  # type: ignore[no-untyped-call]
+        optimizers.step()
+
+    return step

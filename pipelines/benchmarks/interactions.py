@@ -1,0 +1,155 @@
+"""Interactions: planted pairs found again, quality on real logs beside the pure methods, what a search step costs.
+
+    python -m pipelines.benchmarks.interactions planted [--seeds 3] [--search-rows held_out train]
+    python -m pipelines.benchmarks.interactions real    [--logs ml100k adkdd criteo28k] [--seeds 3]
+    python -m pipelines.benchmarks.interactions speed
+
+Logs that are split at random get another split with each seed. Finished runs are kept under `runs/interactions` and not
+repeated; `--set section.key=value` changes all of them, `--out FILE` keeps the numbers as JSON.
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from ctr.config import load_config
+from ctr.dataset.feature_set import METHODS
+from ctr.dataset.synthetic import read_truth, write_log
+from ctr.jobs.train import load_report, train
+from ctr.settings import dump_toml, load_toml
+from pipelines.benchmarks.interaction_steps import measure
+from pipelines.benchmarks.quality import CONFIGS, LOGS, mean_and_spread, splits
+
+OUTPUT = Path("runs/interactions")
+PLANTED = Path("data/synthetic/pairs")
+PURE = ("memorize", "factorize", "naive")
+ROWS = ("held_out", "train")
+_SETTINGS = ("selector.kind=optinter", "selector.epochs=3", "backbone.kind=fnn", "backbone.norm=layer")
+
+
+def main() -> None:
+    """Run the part that is asked for and print a table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("part", choices=("planted", "real", "speed"))
+    parser.add_argument("--logs", nargs="+", choices=LOGS, default=list(LOGS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--search-rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--set", action="append", default=[], dest="changes", metavar="section.key=value")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    results: dict[str, Any]
+    if arguments.part == "speed":
+        results = measure()
+        for name, value in results.items():
+            print(f"{name:<40} {value:>14,.3f}")
+    elif arguments.part == "planted":
+        results = planted(arguments.seeds, arguments.search_rows, arguments.changes)
+    else:
+        results = {
+            log: real(log, arguments.seeds, arguments.search_rows, arguments.changes)
+            for log in arguments.logs
+        }
+    if arguments.out:
+        arguments.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+def planted(seeds: int, search_rows: list[str], changes: list[str]) -> dict[str, Any]:
+    """Planted pairs found, empty ones chosen, AUC and rows of crosses, over seeds."""
+    if not (PLANTED / "log.parquet").is_file():
+        write_log("pairs", PLANTED, rows=300_000)
+    truth = read_truth(PLANTED).pairs().select("field_a", "field_b", "kind")
+    results: dict[str, Any] = defaultdict(list)
+    for seed in range(seeds):
+        for name, own in _choices(search_rows):
+            run = _run(CONFIGS / "pairs.toml", [f"seed={seed}", *own, *changes])
+            found = pl.read_parquet(run / "feature_set" / "interactions.parquet")
+            counts = found.join(truth, on=["field_a", "field_b"]).group_by("kind", "method").len()
+            results[name].append(
+                {f"{kind}:{method}": number for kind, method, number in counts.iter_rows()} | _numbers(run)
+            )
+    print(
+        "found: memorized of 8, factorized of 8, empty pairs chosen of 174; test AUC (deviation); rows of crosses"
+    )
+    for name, entries in results.items():
+        right = [
+            (
+                entry.get("memorize:memorize", 0),
+                entry.get("factorize:factorize", 0),
+                174 - entry.get("none:naive", 0),
+            )
+            for entry in entries
+        ]
+        print(f"  {name:<20} {' '.join(map(str, right))}  {_summary(entries)}")
+    return results
+
+
+def real(log: str, seeds: int, search_rows: list[str], changes: list[str]) -> dict[str, Any]:
+    """Test AUC of searches and of the pure methods; methods chosen, and how far seeds agree on them."""
+    results: dict[str, Any] = defaultdict(list)
+    chosen: dict[str, list[list[str]]] = defaultdict(list)
+    for seed, schema in splits(log, seeds, OUTPUT):
+        for name, own in _choices(search_rows):
+            stated = [f"seed={seed}", f"data.schema={schema}", *own, *changes]
+            run = _run(CONFIGS / f"{log}.toml", stated)
+            results[name].append(_numbers(run))
+            frame = pl.read_parquet(run / "feature_set" / "interactions.parquet")
+            chosen[name].append(frame["method"].to_list())
+    print(
+        f"\n{log}: test AUC (deviation); rows of crosses; pairs memorized, factorized; same method in two seeds"
+    )
+    for name, entries in results.items():
+        counts = [[methods.count(method) for method in METHODS[:2]] for methods in chosen[name]]
+        print(f"  {name:<20} {_summary(entries)}  {counts}  {_agreement(chosen[name]):.0%}")
+    return results
+
+
+def _choices(search_rows: list[str]) -> list[tuple[str, list[str]]]:
+    searches = [(f"search on {rows}", [f"selector.search_rows={rows}"]) for rows in search_rows]
+    return [*((method, [f"selector.choice={method}"]) for method in PURE), *searches]
+
+
+def _run(config: Path, changes: list[str]) -> Path:
+    """Train by a configuration without its own selector."""
+    stated = {key: value for key, value in load_toml(config, "config").items() if key != "selector"}
+    target = OUTPUT / "configs" / config.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(dump_toml(stated), encoding="utf-8")
+    return train(load_config(target, [*_SETTINGS, "tracking.uri=off", f"output.folder={OUTPUT}", *changes]))
+
+
+def _numbers(run: Path) -> dict[str, float]:
+    report = load_report(run)
+    selected = report["selected"]
+    return {
+        "baseline_auc": report["baseline"]["test"]["auc"],
+        "auc": selected["test"]["auc"],
+        "difference": report["difference"]["test_auc"]["value"],
+        "cross_rows": selected["cross_rows"],
+        "table_bytes": selected["table_bytes"],
+        "search_seconds": report["seconds"]["search"],
+    }
+
+
+def _summary(entries: list[dict[str, float]]) -> str:
+    rows = round(float(np.mean([entry["cross_rows"] for entry in entries])))
+    return f"{mean_and_spread([entry['auc'] for entry in entries])}  {rows:>9,}"
+
+
+def _agreement(chosen: list[list[str]]) -> float:
+    """Share of pairs with the same method, over all two seeds."""
+    shares = [
+        np.mean([a == b for a, b in zip(one, other, strict=True)]) for one, other in combinations(chosen, 2)
+    ]
+    return float(np.mean(shares)) if shares else float("nan")
+
+
+if __name__ == "__main__":
+    main()

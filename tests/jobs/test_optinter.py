@@ -1,0 +1,238 @@
+"""The main job with interactions of pairs: searches, pure methods, limits, OptFS first; scoring equals training."""
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+import ctr.jobs.train as job
+from ctr.config import Config
+from ctr.dataset.feature_set import FeatureSet
+from ctr.errors import ConfigError
+from ctr.report.show import show
+from ctr.serving.scorer import Scorer
+from ctr.settings import check
+
+ROWS, SIDE, DIM = 4000, 10, 2
+SCHEMA = """
+name = "board"
+label = "click"
+[read]
+format = "parquet"
+[split]
+by = "random"
+seed = 1
+valid = 0.15
+test = 0.15
+[[fields]]
+name = "column"
+[[fields]]
+name = "tags"
+kind = "list"
+separator = "|"
+[[fields]]
+name = "row"
+[[fields]]
+name = "noise"
+min_count = 2
+"""
+PAIRS = [("column", "row"), ("column", "noise"), ("row", "noise")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory):
+    """Column and row are places on a board where every square has a colour of its own; noise tells nothing."""
+    folder = tmp_path_factory.mktemp("board")
+    draw = np.random.default_rng(5)
+    column, row = draw.integers(0, SIDE, (2, ROWS))
+    colour = draw.permutation(SIDE * SIDE)[column * SIDE + row] % 2
+    frame = pl.DataFrame(
+        {
+            "click": (colour == (draw.random(ROWS) < 0.9)).astype(int),
+            "column": [f"c{n}" if n else None for n in column],
+            "row": [f"r{n}" for n in row],
+            "noise": [f"n{n}" for n in draw.zipf(1.4, ROWS) % 40],
+            "tags": [
+                "|".join("abc"[n] for n in draw.integers(0, 3, size)) for size in draw.integers(0, 3, ROWS)
+            ],
+        }
+    )
+    frame.write_parquet(folder / "log.parquet")
+    (folder / "schema.toml").write_text(SCHEMA)
+    return folder
+
+
+@pytest.fixture
+def configure(log, tmp_path, monkeypatch):
+    """A configuration of the job; sections by keyword."""
+    monkeypatch.setattr(job, "write_report", lambda report, run, **_: None)
+    monkeypatch.setattr(job, "figure_png", lambda report, path: path.write_bytes(b"picture"))
+
+    def build(**sections) -> Config:
+        content = {
+            "name": "board",
+            "data": {
+                "schema": str(log / "schema.toml"),
+                "input": str(log / "log.parquet"),
+                "folder": str(log / "datasets"),
+            },
+            "embedding": {"dim": 4},
+            "backbone": {"kind": "fnn", "hidden": [8], "norm": "layer"},
+            "selector": {"kind": "optinter", "pair_dim": DIM, "epochs": 4, "compare_dropped_reads": False},
+            "training": {"batch_size": 256, "epochs": 5, "learning_rate": 2e-2, "threads": 1},
+            "tracking": {"uri": "off"},
+            "output": {"folder": str(tmp_path / "runs")},
+        }
+        for name, section in sections.items():
+            content[name] = {**content.get(name, {}), **section}
+        return check(content, Config, "config")
+
+    return build
+
+
+def interactions(run) -> dict:
+    frame = pl.read_parquet(run / "feature_set" / "interactions.parquet")
+    names = zip(frame["field_a"], frame["field_b"], strict=True)
+    return dict(zip(names, frame["method"], strict=True))
+
+
+def report_of(run) -> dict:
+    return json.loads((run / "report.json").read_text())
+
+
+def assert_scored_as_trained(run, log) -> None:
+    scores = pl.read_parquet(run / "scores" / "test.parquet")
+    frame = pl.read_parquet(log / "log.parquet")
+    found = Scorer(run / "bundle").score(frame)[scores["row"].to_numpy()]
+    np.testing.assert_allclose(found, scores["selected"].to_numpy(), rtol=0, atol=1e-6)
+
+
+def test_the_search_memorizes_the_board_and_leaves_noise_alone(configure, log):
+    run = job.train(configure())
+    assert interactions(run) == dict(zip(PAIRS, ["memorize", "naive", "naive"], strict=True))
+    report = report_of(run)
+    assert report["feature_set"]["interactions"] == {"memorize": 1, "factorize": 0, "naive": 2}
+    # One row for each square that two train rows hold, and one for the squares that are unknown.
+    assert report["selected"]["cross_rows"] == SIDE * SIDE + 1
+    assert report["difference"]["test_auc"]["low"] > 0
+    assert (
+        report["selected"]["table_bytes"] - report["baseline"]["table_bytes"] == (SIDE * SIDE + 1) * DIM * 4
+    )
+    assert_scored_as_trained(run, log)
+    saved = FeatureSet.load(run / "feature_set")
+    frame = saved.interactions
+    assert frame.columns[:6] == ["field_a", "field_b", "method", "memorize", "factorize", "naive"]
+    np.testing.assert_allclose(frame.select("memorize", "factorize", "naive").sum_horizontal(), 1.0)
+    show(run)
+    show(run / "feature_set")
+    show(run / "bundle")
+
+
+def test_the_published_search_runs_on_the_rows_of_the_weights(configure, log):
+    own = {"search_rows": "train", "pair_learning_rate": 0.05}
+    run = job.train(configure(selector=own))
+    assert interactions(run)["column", "row"] == "memorize"
+    looks = report_of(run)["history"]["search"]
+    assert looks[-1]["memorize"] + looks[-1]["factorize"] + looks[-1]["naive"] == 3
+    assert looks[-1]["temperature"] < looks[0]["temperature"]
+    assert_scored_as_trained(run, log)
+
+
+@pytest.mark.parametrize("method", ["memorize", "factorize", "naive"])
+@pytest.mark.parametrize("embedding", [{}, {"kind": "unified", "rows": 60, "collision_free": 11}])
+def test_each_pure_method_is_a_run_of_its_own(configure, log, method, embedding):
+    run = job.train(configure(selector={"choice": method}, embedding=embedding))
+    assert set(interactions(run).values()) == {method}
+    names = {file.name for file in (run / "bundle").iterdir()}
+    assert ("crosses.parquet" in names) == (method == "memorize")
+    assert_scored_as_trained(run, log)
+
+
+def test_all_naive_is_the_baseline_itself(configure):
+    report = report_of(job.train(configure(selector={"choice": "naive"})))
+    assert report["selected"]["cross_rows"] == 0
+    assert report["selected"]["table_bytes"] == report["baseline"]["table_bytes"]
+
+
+def test_methods_can_be_drawn_in_stated_numbers(configure):
+    run = job.train(configure(selector={"choice": "random", "random_counts": [1, 1]}))
+    assert sorted(interactions(run).values()) == ["factorize", "memorize", "naive"]
+
+
+def test_crosses_under_a_budget_share_its_rows(configure, log):
+    run = job.train(configure(selector={"choice": "memorize", "cross_bytes": 30 * DIM * 4}))
+    assert report_of(run)["selected"]["cross_rows"] == 30
+    assert_scored_as_trained(run, log)
+
+
+def test_a_budget_without_room_for_the_pairs_says_how_much_is_needed(configure):
+    with pytest.raises(ConfigError, match=r"cross_bytes = 24 holds 3 rows of 2 floats, .* at least 4 for 3"):
+        job.train(configure(selector={"choice": "memorize", "cross_bytes": 24}))
+    with pytest.raises(ConfigError, match=r"does not hold the 3 pairs .* state [\d,]+ or more"):
+        job.train(configure(selector={"choice": "memorize", "max_cross_bytes": 48}))
+
+
+def test_limits_leave_the_pair_its_second_best_method(configure):
+    for limit in ({"max_memorized": 0}, {"max_cross_bytes": 100}):
+        assert interactions(job.train(configure(selector=limit)))["column", "row"] != "memorize"
+
+
+def test_optfs_drops_values_first_and_pairs_join_what_is_left(configure, log):
+    own = {"kind": "optfs+optinter", "ratio": 0.3, "referees": ["frequency"], "compare_dropped_reads": True}
+    run = job.train(configure(selector={**own, "pairs": [["row", "column"], ["noise", "row"]]}))
+    report = report_of(run)
+    assert report["feature_set"]["ratio"] < 0.5
+    assert [point["selector"] for point in report["curve"]] == ["optfs+optinter", "frequency"]
+    assert sum(report["feature_set"]["interactions"].values()) >= 1
+    assert_scored_as_trained(run, log)
+
+
+def test_dropped_values_that_read_their_unknown_have_its_crosses(configure, log):
+    own = {"kind": "optfs+optinter", "ratio": 0.6, "referees": [], "dropped_reads": "unknown"}
+    run = job.train(configure(selector={**own, "choice": "memorize", "min_count": 1}))
+    assert_scored_as_trained(run, log)
+
+
+def test_a_refitted_bundle_has_its_crosses_too(configure):
+    run = job.train(configure(selector={"choice": "memorize"}, export={"refit": "valid"}))
+    assert json.loads((run / "bundle" / "manifest.json").read_text())["crosses"]["admitted"] > 0
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"selector": {"pairs": [["column", "tags"]]}}, '"tags" is a list field'),
+        ({"selector": {"pairs": [["column", "rwo"]]}}, 'no field "rwo"; the nearest name is "row"'),
+    ],
+)
+def test_a_wrong_pair_is_refused_before_anything_is_trained(configure, tmp_path, sections, message):
+    with pytest.raises(ConfigError, match=message):
+        job.train(configure(**sections))
+    assert not list((tmp_path / "runs").rglob("best"))
+
+
+def test_an_interrupted_search_goes_on_and_ends_alike(configure, monkeypatch, tmp_path):
+    whole = job.train(configure(output={"folder": str(tmp_path / "whole")}))
+    config = configure(output={"folder": str(tmp_path / "broken")})
+    import ctr.selection.optinter as optinter
+
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(optinter, "pair_evidence", stop)
+        with pytest.raises(KeyboardInterrupt):
+            job.train(config)
+    run = job.train(config)
+    tables = [pl.read_parquet(path / "feature_set" / "interactions.parquet") for path in (whole, run)]
+    assert tables[0].equals(tables[1])
