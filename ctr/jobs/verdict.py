@@ -11,6 +11,7 @@ import torch
 from ctr.config import Config
 from ctr.dataset.store import Dataset, Part
 from ctr.jobs.models import Model
+from ctr.jobs.pair_facts import interactions
 from ctr.jobs.report_facts import ceiling, feature_counts, gates, histories, peak_memory, planted, versions
 from ctr.jobs.scored import Scored, difference, dropped_reads, numbers, point
 
@@ -120,6 +121,7 @@ def build_report(
         "ceiling": ceiling(baseline, chosen, test),
         "planted": planted(config, dataset, feature_set),
         "gates": gates(feature_set),
+        "interactions": interactions(chosen.model, valid) if chosen else None,
         "dropped_reads": dropped_reads(chosen, other_reading, dataset),
         "bias": {info.name: specs[info.name].serve_value for info in dataset.fields if info.serve} or None,
     }

@@ -34,7 +34,7 @@ def verdict(report: Report) -> str:
             f"{size(pick(report, 'baseline', 'table_bytes'))} of tables. No features were selected."
         )
     value, low, high = (report["difference"]["test_auc"][part] for part in ("value", "low", "high"))
-    kept = f"keeping {share(pick(report, 'feature_set', 'ratio'))} of the features"
+    kept = _chosen(report)
     bounds = f"95 % interval {signed(low)} to {signed(high)}"
     saving = _saving(pick(report, "baseline", "table_bytes"), pick(report, "selected", "table_bytes"))
     if kind == "gain":
@@ -45,6 +45,17 @@ def verdict(report: Report) -> str:
         f" A loss of up to {decimal(-low)} is not ruled out by {count(rows)} test rows." if low < 0 else ""
     )
     return f"No loss beyond noise: {kept} changes test AUC by {signed(value)} ({bounds}); {saving}.{caveat}"
+
+
+def _chosen(report: Report) -> str:
+    """What was selected: how many features, how many pairs."""
+    kept = f"keeping {share(pick(report, 'feature_set', 'ratio'))} of the features"
+    methods = pick(report, "feature_set", "interactions") or {}
+    memorized, factorized = methods.get("memorize"), methods.get("factorize")
+    if not known(memorized) or not known(factorized):
+        return kept
+    pairs = f"memorizing {count(memorized)} and factorizing {count(factorized)} pairs"
+    return pairs if pick(report, "selector") == "optinter" else f"{kept}, {pairs},"
 
 
 def _saving(before: float | None, after: float | None) -> str:

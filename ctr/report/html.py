@@ -11,6 +11,7 @@ from ctr.report import headline, plots, tables
 from ctr.report.curve import curve_plot, difference_plot
 from ctr.report.learning import learning_plot
 from ctr.report.log_facts import log_facts
+from ctr.report.pairs import pairs_plot, pairs_table
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -39,6 +40,8 @@ def write_report(report: dict[str, Any], folder: Path, *, features: pl.DataFrame
         gates=plots.gates_plot(report),
         counts=plots.counts_plot(features),
         planted=tables.planted_table(report),
+        pairs_plot=pairs_plot(report),
+        pairs=pairs_table(report),
         quality=tables.quality_table(report),
         sizes=tables.sizes_table(report),
         seconds=tables.seconds_table(report),

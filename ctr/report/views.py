@@ -13,6 +13,7 @@ from ctr.errors import DataError
 from ctr.report import tables
 from ctr.report.headline import verdict
 from ctr.report.log_facts import join_fact, log_facts
+from ctr.report.pairs import pairs_table
 from ctr.report.terminal import fact_sheet, heading, ruled_table, setting_text, settings_text, shortened
 from ctr.report.units import ABSENT, Report, count, decimal, known, pick, share, signed, size
 
@@ -157,6 +158,8 @@ def run(folder: Path, report: Report) -> RenderableType:
     if curve:
         columns = ("selector", "kept", "share", "valid AUC", "test AUC", "minus keep-all (95 %)")
         shown.append(_of(curve, columns))
+    pairs = pairs_table(report)
+    shown += [_of(pairs)] if pairs else []
     fields = tables.fields_table(report, None)
     if fields and known(pick(report, "difference", "test_auc", "value")):
         shown.append(_of(fields))

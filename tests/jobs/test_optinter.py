@@ -236,3 +236,17 @@ def test_an_interrupted_search_goes_on_and_ends_alike(configure, monkeypatch, tm
     run = job.train(config)
     tables = [pl.read_parquet(path / "feature_set" / "interactions.parquet") for path in (whole, run)]
     assert tables[0].equals(tables[1])
+
+
+def test_the_report_lists_pairs_and_what_valid_loses_without_them(configure, monkeypatch, log):
+    from ctr.report import write_report
+
+    config = configure(selector={"choice": "memorize"})
+    monkeypatch.setattr(job, "write_report", write_report)
+    run = job.train(config)
+    found = report_of(run)["interactions"]
+    assert [(pair["field_a"], pair["field_b"]) for pair in found["pairs"]] == PAIRS
+    best, *others = found["switched_off"]
+    assert (best["field_a"], best["field_b"]) == ("column", "row")
+    assert best["auc_lost"]["low"] > 0 > others[-1]["auc_lost"]["low"]
+    assert "Which pairs interact?" in (run / "report.html").read_text()

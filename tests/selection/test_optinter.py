@@ -1,0 +1,249 @@
+"""Interactions: what pairs are laid out from, how they are judged, and how limits act on the choice."""
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from ctr.config import SelectorConfig
+from ctr.dataset.batches import Batches
+from ctr.dataset.feature_set import FeatureSet
+from ctr.dataset.layout import Layout
+from ctr.errors import ConfigError
+from ctr.network.backbones import BACKBONES
+from ctr.network.network import Architecture, build
+from ctr.selection.compaction import compact_layout
+from ctr.selection.optinter import choose, drawn, one_for_all
+from ctr.selection.pair_choice import ChoiceTraining, choice_of
+from ctr.selection.pair_evidence import DrawnPaths, pair_evidence
+from ctr.selection.pair_space import PairSpace, cross_index
+from ctr.training.optimizers import Optimizers, searched_parameters
+from ctr.training.predict import to_inputs
+from tests.reference import pair_evidence as reference
+
+PAIRS = [("user", "item"), ("user", "day"), ("item", "day"), ("item", "before")]
+
+
+@pytest.fixture
+def space(mixed):
+    return PairSpace(mixed, Layout(mixed), PAIRS, min_count=2, dim=3)
+
+
+@pytest.fixture
+def searched(mixed, space):
+    """A network that models all pairs in both ways, with loud weights."""
+    layout = Layout(mixed)
+    pairs = replace(space.layout(space.pairs, space.pairs), searched=True)
+    torch.manual_seed(0)
+    network = build(
+        Architecture(
+            layout.rows,
+            len(layout.fields),
+            4,
+            "fnn",
+            (8,),
+            pooling=layout.pooling,
+            vectors=layout.vectors,
+            pairs=pairs,
+        ),
+        index=cross_index(space.keys(space.pairs)),
+    )
+    for table in (network.table, network.crosses.memory, network.crosses.factors):
+        torch.nn.init.normal_(table.weight.data[1:], std=0.5)
+    return network
+
+
+def settings(**keys) -> SelectorConfig:
+    return SelectorConfig(kind="optinter", **keys)
+
+
+def test_crosses_are_counted_in_train_alone(mixed, space):
+    part, layout = mixed.part("train"), Layout(mixed)
+    slots = [layout.single[layout.fields.index(name)] for name in ("user", "item")]
+    rows = pl.DataFrame(np.asarray(part.ids[:, slots]), schema=["a", "b"])
+    frequent = rows.group_by("a", "b").len().filter(pl.col("len") >= 2)
+    assert len(space.admitted["user", "item"]) == frequent.height
+    assert space.rows(("user", "item")) == frequent.height + 1
+
+
+def test_a_cross_of_a_train_row_reads_its_row_and_a_rare_one_its_pairs_unknown(mixed, space, searched):
+    part, layout = mixed.part("train"), Layout(mixed)
+    inputs = to_inputs(layout.gather(part, np.arange(len(part))), searched.device)
+    rows = searched.crosses.cross_rows(inputs.ids).numpy()
+    for number, (a, b) in enumerate(PAIRS):
+        values = list(zip(*(inputs.ids[:, space.slots[name]].tolist() for name in (a, b)), strict=True))
+        for value, row in zip(values, rows[:, number], strict=True):
+            assert (row == number + 1) == (values.count(value) < 2)
+    admitted = rows[rows > len(PAIRS)]
+    assert len(np.unique(admitted)) == sum(len(keys) for keys in space.admitted.values())
+
+
+def test_two_fields_that_share_their_values_have_rows_of_e_a_in_common(mixed, space):
+    layout = space.layout([], [("item", "before")])
+    (first, shift), (second, other) = layout.shifts
+    assert first != second
+    assert shift == other
+    item = next(info for info in mixed.fields if info.name == "item")
+    assert layout.factor_rows == item.features + 1
+
+
+def test_tables_hold_only_what_the_chosen_methods_need(space):
+    layout = space.layout([("user", "day")], [("item", "day")])
+    assert layout.cross_rows == 1 + space.rows(("user", "day"))
+    fields = [slot for slot, _ in layout.shifts]
+    assert fields == sorted(space.slots[name] for name in ("item", "day"))
+    assert space.layout([], []).numbers == 0
+
+
+def test_pairs_of_dropped_fields_are_gone_and_no_pair_left_is_an_error(mixed):
+    kept = np.ones(mixed.features, np.bool_)
+    day = next(info for info in mixed.fields if info.name == "day")
+    kept[day.offset : day.offset + day.features] = False
+    layout = compact_layout(mixed, FeatureSet.of(mixed, kept, kept.astype(float), {}))
+    left = PairSpace(mixed, layout, PAIRS, min_count=1, dim=2)
+    assert left.pairs == [("user", "item"), ("item", "before")]
+    with pytest.raises(ConfigError, match="no pair is left"):
+        PairSpace(mixed, layout, [("user", "day")], min_count=1, dim=2)
+
+
+def test_crosses_with_a_dropped_feature_read_zeros_and_are_not_counted(mixed):
+    kept = np.ones(mixed.features, np.bool_)
+    user = next(info for info in mixed.fields if info.name == "user")
+    kept[user.offset + 3] = False
+    layout = compact_layout(mixed, FeatureSet.of(mixed, kept, kept.astype(float), {}))
+    space = PairSpace(mixed, layout, [("user", "day")], min_count=1, dim=2)
+    part = mixed.part("train")
+    inputs = to_inputs(layout.gather(part, np.arange(len(part))), torch.device("cpu"))
+    pairs = space.layout(space.pairs, [])
+    network = build(
+        Architecture(layout.rows, len(layout.fields), 4, "fnn", (8,), pairs=pairs),
+        index=cross_index(space.keys(space.pairs)),
+    )
+    dropped = inputs.ids[:, space.slots["user"]] == 0
+    rows = network.crosses.cross_rows(inputs.ids)[:, 0]
+    assert dropped.any()
+    assert torch.equal(rows == 0, dropped)
+    assert len(torch.unique(rows)) == len(space.admitted["user", "day"]) + 1
+
+
+def test_evidence_is_that_of_nested_loops(mixed, searched):
+    layout, valid = Layout(mixed), mixed.part("valid")
+    batches = Batches(valid, layout, len(valid))
+    found = pair_evidence(searched, batches)
+    inputs = to_inputs(next(batches.epoch()), searched.device)
+    searched.eval()
+    logits = searched(inputs).detach()
+    with torch.no_grad():
+        parts = [part - part.mean(0) for part in searched.crosses.parts(inputs)]
+    for pair in range(len(PAIRS)):
+        contributions = []
+        for row in range(len(valid)):
+            one = torch.zeros(1, len(PAIRS) * 3, requires_grad=True)
+            embedded = searched.embed(inputs)[row : row + 1].detach()
+            vectors = searched.crosses(inputs)[row : row + 1].detach()
+            searched.backbone(embedded, vectors + one).backward()
+            gradient = one.grad.view(len(PAIRS), 3)[pair]
+            contributions.append([float(gradient @ part[row, pair]) for part in parts])
+        expected = reference.evidence(contributions, logits.tolist(), valid.labels.tolist())
+        np.testing.assert_allclose(found[pair].numpy(), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_in_each_step_every_pair_has_one_method_drawn_and_a_step_repeats_its_draws(searched):
+    paths = DrawnPaths(searched, seed=3)
+    drawn_once = []
+    for _ in range(50):
+        paths.before_step(None, None, None, 0.0)
+        weights = choice_of(searched)()
+        assert sorted(torch.unique(weights).tolist()) == [0.0, 1.0]
+        assert not weights[:, 2].any()
+        drawn_once.append(weights.clone())
+    share = torch.stack(drawn_once)[..., 0].mean()
+    assert 0.4 < share < 0.6
+    again = DrawnPaths(searched, seed=3)
+    again.load_state_dict({"step": 20})
+    again.before_step(None, None, None, 0.0)
+    assert torch.equal(choice_of(searched)(), drawn_once[20])
+
+
+def test_the_temperature_falls_by_steps_and_an_evaluation_leaves_it_alone(searched, mixed):
+    training = ChoiceTraining(searched, learning_rate=1e-3, final_temperature=0.01)
+    choice = choice_of(searched)
+    found = []
+    for progress in (0.0, 0.5, 1.0):
+        training.before_step(None, None, None, progress)
+        layout = Layout(mixed)
+        searched(to_inputs(layout.gather(mixed.part("valid"), np.arange(9)), searched.device))
+        found.append(float(choice.temperature))
+    np.testing.assert_allclose(found, [1.0, 0.1, 0.01], rtol=1e-6)
+
+
+GAINS = np.array([[9.0, 1.0, 0.0], [8.0, 7.0, 0.0], [5.0, -1.0, 0.0], [-3.0, -2.0, 0.0]])
+
+
+def methods(space, gains=GAINS, **keys) -> list[str]:
+    return choose(gains, space, settings(**keys))["method"].to_list()
+
+
+def test_each_pair_has_the_method_that_gains_most(space):
+    assert methods(space) == ["memorize", "memorize", "memorize", "naive"]
+
+
+def test_limits_keep_what_gains_most_for_a_byte_and_the_rest_is_second_best(space):
+    assert methods(space, max_memorized=0) == ["factorize", "factorize", "naive", "naive"]
+    rows = [space.rows(pair) for pair in PAIRS]
+    leads = np.array([8.0, 1.0, 5.0])
+    best = int(np.argmax(leads / rows[:3]))
+    expected = ["factorize", "factorize", "naive", "naive"]
+    expected[best] = "memorize"
+    assert methods(space, max_memorized=1) == expected
+    assert methods(space, max_cross_bytes=rows[best] * 3 * 4) == expected
+
+
+def test_weights_add_up_to_one_and_strength_is_the_lead_over_naive(space):
+    frame = choose(GAINS, space, settings())
+    np.testing.assert_allclose(frame.select("memorize", "factorize", "naive").sum_horizontal(), 1.0)
+    assert frame["strength"].to_list() == [9.0, 8.0, 5.0, -2.0]
+
+
+def test_pure_and_random_choices(space):
+    for method in ("memorize", "factorize", "naive"):
+        assert methods(space, one_for_all(space, method), choice=method) == [method] * 4
+    random = methods(space, drawn(space, [2, 1], seed=0), choice="random", random_counts=[2, 1])
+    assert sorted(random) == ["factorize", "memorize", "memorize", "naive"]
+    assert methods(space, drawn(space, [2, 1], seed=0)) != methods(space, drawn(space, [2, 1], seed=5))
+    with pytest.raises(ConfigError, match=r"random_counts: \[3, 2\] of 4 pairs"):
+        drawn(space, [3, 2], seed=0)
+
+
+@pytest.mark.parametrize("norm", ["none", "batch", "layer"])
+@pytest.mark.parametrize("kind", BACKBONES)
+@pytest.mark.parametrize("modelled", [False, True])
+def test_every_parameter_is_in_exactly_one_optimizer_group(space, mixed, kind, norm, modelled):
+    if modelled and "mlp" not in BACKBONES[kind].reads:
+        pytest.skip("a backbone without an MLP reads no pairs")
+    layout = Layout(mixed)
+    pairs = replace(space.layout(space.pairs, space.pairs), searched=True) if modelled else None
+    architecture = Architecture(
+        layout.rows,
+        len(layout.fields),
+        4,
+        kind,
+        (8,),
+        norm=norm,
+        pooling=layout.pooling,
+        vectors=layout.vectors,
+        pairs=pairs,
+    )
+    network = build(architecture, index=cross_index(space.keys(space.pairs)))
+    optimizers = Optimizers(network, 1e-3, 0.0, 0.0)
+    moved = [
+        parameter
+        for optimizer in optimizers._each.values()
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    ]
+    every = [*moved, *searched_parameters(network)]
+    assert len(every) == len({id(parameter) for parameter in every})
+    assert {id(parameter) for parameter in every} == {id(parameter) for parameter in network.parameters()}
