@@ -120,7 +120,7 @@ class BackboneConfig(Strict):
     `layers` and `rank` apply to the cross networks (rank to dcnv2 alone).
     """
 
-    kind: Literal["lr", "fm", "fnn", "ipnn", "deepfm", "dcn", "dcnv2"] = "deepfm"
+    kind: Literal["lr", "poly2", "fm", "fnn", "ipnn", "deepfm", "dcn", "dcnv2"] = "deepfm"
     hidden: list[Whole] = [256, 128]
     dropout: Annotated[float, Key(ge=0.0, lt=1.0)] = 0.0
     norm: Literal["none", "batch", "layer"] = "none"
@@ -134,9 +134,10 @@ class BackboneConfig(Strict):
             raise ValueError(f'layers applies to "dcn" and "dcnv2", found kind = "{self.kind}"')
         if self.rank is not None and self.kind != "dcnv2":
             raise ValueError(f'rank applies to "dcnv2", found kind = "{self.kind}"')
-        if self.kind == "lr" and self.first_order is False:
+        if self.kind in ("lr", "poly2") and self.first_order is False:
             raise ValueError(
-                'kind = "lr" is nothing but its first-order term: first_order = false leaves no model'
+                f'kind = "{self.kind}" without pairs is nothing but its first-order term: first_order = false '
+                "leaves no model"
             )
         return self
 
@@ -325,12 +326,17 @@ class Config(Strict):
     @model_validator(mode="after")
     def _pairs_readable(self) -> "Config":
         if not self.selector.selects_pairs:
+            if self.backbone.kind == "poly2":
+                raise ValueError(
+                    'backbone.kind = "poly2" is a logistic regression with crosses: state selector.kind = "optinter", '
+                    'choice = "memorize" and pair_dim = 1'
+                )
             return self
         kind, embedding = self.selector.kind, self.embedding
         if self.backbone.kind in ("lr", "fm"):
             raise ValueError(
-                f'selector.kind = "{kind}" needs a backbone with an MLP, which reads the vectors of pairs: '
-                f'"fnn", "ipnn", "deepfm", "dcn" or "dcnv2", found backbone.kind = "{self.backbone.kind}"'
+                f'selector.kind = "{kind}" needs a backbone that reads the vectors of pairs: "poly2", "fnn", "ipnn", '
+                f'"deepfm", "dcn" or "dcnv2", found backbone.kind = "{self.backbone.kind}"'
             )
         if self.data.encoding == "hashed":
             raise ValueError(

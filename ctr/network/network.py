@@ -69,7 +69,7 @@ class Architecture:
     @property
     def width(self) -> int:
         """Floats of a table row that are embedding: none where there is nothing but first-order weights."""
-        return 0 if self.backbone == "lr" else self.dim
+        return 0 if self.backbone in ("lr", "poly2") else self.dim
 
 
 class Network(nn.Module):
@@ -169,16 +169,15 @@ def build(
         index: what crosses are found by, where pairs are modelled.
 
     Raises:
-        ConfigError: a setting out of range, or pairs in front of a backbone without an MLP.
+        ConfigError: a setting out of range, or pairs in front of a backbone that reads none.
     """
     linear, width, pairs = architecture.linear, architecture.width, architecture.pairs
     own: dict[str, Any] = dict(architecture.extra)
     if pairs is not None:
-        if "mlp" not in BACKBONES[architecture.backbone].reads:
+        if not BACKBONES[architecture.backbone].reads_pairs:
             raise ConfigError(
-                f'backbone.kind = "{architecture.backbone}" has no MLP that could read the vectors of pairs; '
-                f"use one of "
-                + ", ".join(f'"{name}"' for name, kind in BACKBONES.items() if "mlp" in kind.reads)
+                f'backbone.kind = "{architecture.backbone}" reads no vectors of pairs; use one of '
+                + ", ".join(f'"{name}"' for name, kind in BACKBONES.items() if kind.reads_pairs)
             )
         own["pair_numbers"] = pairs.numbers or None
     backbone = BACKBONES[architecture.backbone](

@@ -250,3 +250,12 @@ def test_the_report_lists_pairs_and_what_valid_loses_without_them(configure, mon
     assert (best["field_a"], best["field_b"]) == ("column", "row")
     assert best["auc_lost"]["low"] > 0 > others[-1]["auc_lost"]["low"]
     assert "Which pairs interact?" in (run / "report.html").read_text()
+
+
+def test_poly2_is_a_logistic_regression_with_a_weight_for_each_cross(configure, log):
+    own = {"choice": "memorize", "pair_dim": 1, "pairs": [["column", "row"]]}
+    run = job.train(configure(selector=own, backbone={"kind": "poly2"}))
+    report = report_of(run)
+    assert report["selected"]["parameters"] == report["baseline"]["parameters"] + SIDE * SIDE + 1
+    assert report["difference"]["test_auc"]["low"] > 0.1
+    assert_scored_as_trained(run, log)

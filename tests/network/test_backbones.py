@@ -119,7 +119,7 @@ def test_gradient_reaches_every_parameter_and_every_embedding(kind, norm):
     backbone = build(kind, hidden=(16, 8), norm=norm)
     embeddings = draw(rows=64, dtype=torch.float32).requires_grad_()
     logits = backbone(embeddings)
-    if kind == "lr":  # all of it is the network's first-order term
+    if kind in ("lr", "poly2"):  # all of it is the network's first-order term
         assert not list(backbone.parameters())
         assert not logits.requires_grad
         return
@@ -181,6 +181,7 @@ def test_names_in_the_state_are_those_that_stored_weights_rely_on():
     vector = ["cross.weight", "cross.bias", "cross_head.weight"]
     expected = {
         "lr": [],
+        "poly2": [],
         "fm": [],
         "fnn": sorted(mlp),
         "ipnn": sorted(mlp),
@@ -196,6 +197,7 @@ def test_names_in_the_state_are_those_that_stored_weights_rely_on():
 def test_the_first_order_term_belongs_to_lr_fm_and_deepfm():
     usual = {
         "lr": True,
+        "poly2": True,
         "fm": True,
         "fnn": False,
         "ipnn": False,
@@ -257,7 +259,7 @@ def test_a_setting_out_of_range_is_named_with_what_was_found(changes, message):
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in BACKBONES if kind != "lr"])
+@pytest.mark.parametrize("kind", [kind for kind in BACKBONES if kind not in ("lr", "poly2")])
 def test_outputs_are_logits_and_leave_the_unit_interval_on_both_sides(kind):
     backbone = train_like(build(kind))
     logits = backbone(draw(rows=200) * 3)

@@ -12,7 +12,7 @@ from tests.reference import crosses as reference
 # Three fields with features 1..4, 5..9 and 10..12.
 SIZES, DIM = ((1, 4), (5, 9), (10, 12)), 3
 PAIRS = ((0, 1), (0, 2), (1, 2))
-WITH_MLP = [name for name, kind in BACKBONES.items() if "mlp" in kind.reads]
+WITH_PAIRS = [name for name, kind in BACKBONES.items() if kind.reads_pairs]
 
 
 def draw_rows(rows: int, seed: int = 0) -> Inputs:
@@ -134,8 +134,8 @@ def test_memory_starts_at_zero_and_gradients_are_sparse():
     assert crosses.choice.logits.grad.shape == (3, 3)
 
 
-@pytest.mark.parametrize("kind", WITH_MLP)
-def test_every_backbone_with_an_mlp_reads_the_vectors_of_pairs(kind):
+@pytest.mark.parametrize("kind", WITH_PAIRS)
+def test_backbones_that_say_so_read_the_vectors_of_pairs(kind):
     inputs = draw_rows(50)
     index = index_of(inputs)
     layout = PairLayout(DIM, PAIRS, (), 4 + len(index.admitted))
@@ -150,13 +150,13 @@ def test_every_backbone_with_an_mlp_reads_the_vectors_of_pairs(kind):
     assert (network(inputs) - before).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("kind", sorted(set(BACKBONES) - set(WITH_MLP)))
-def test_a_backbone_without_an_mlp_is_refused(kind):
-    with pytest.raises(ConfigError, match="has no MLP"):
+@pytest.mark.parametrize("kind", sorted(set(BACKBONES) - set(WITH_PAIRS)))
+def test_a_backbone_that_reads_no_pairs_is_refused(kind):
+    with pytest.raises(ConfigError, match="reads no vectors of pairs"):
         build(Architecture(rows=13, fields=3, backbone=kind, pairs=PairLayout(DIM, PAIRS)))
 
 
-@pytest.mark.parametrize("kind", WITH_MLP)
+@pytest.mark.parametrize("kind", WITH_PAIRS)
 def test_without_pairs_a_backbone_can_be_told_so(kind):
     torch.manual_seed(0)
     plain = build(Architecture(rows=13, fields=3, dim=4, backbone=kind))
@@ -167,7 +167,7 @@ def test_without_pairs_a_backbone_can_be_told_so(kind):
     assert plain.state_dict().keys() == naive.state_dict().keys()
 
 
-@pytest.mark.parametrize("kind", WITH_MLP)
+@pytest.mark.parametrize("kind", WITH_PAIRS)
 def test_a_backbone_keeps_its_pairs_when_fields_leave(kind):
     torch.manual_seed(0)
     backbone = BACKBONES[kind](3, 4, (8,), 0.0, "none", pair_numbers=6).double().eval()

@@ -197,7 +197,7 @@ def test_settling_is_a_pass_over_the_table_and_shows_in_the_count():
 
 
 BUILDS = [(backbone, first) for backbone in BACKBONES for first in (None, True, False)]
-BUILDS.remove(("lr", False))  # leaves no model
+BUILDS = [build for build in BUILDS if build not in [("lr", False), ("poly2", False)]]  # these leave no model
 
 
 @pytest.mark.parametrize(("backbone", "first_order"), BUILDS)

@@ -8,9 +8,11 @@ from ctr.network.backbones.fm import FM
 from ctr.network.backbones.fnn import FNN
 from ctr.network.backbones.ipnn import IPNN
 from ctr.network.backbones.lr import LR
+from ctr.network.backbones.poly2 import Poly2
 
 BACKBONES: dict[str, type[Backbone]] = {
     "lr": LR,
+    "poly2": Poly2,
     "fm": FM,
     "fnn": FNN,
     "ipnn": IPNN,

@@ -38,11 +38,12 @@ class Backbone(nn.Module, ABC):
         hidden: units of the hidden layers of its MLP, where it has one; none of them leaves a linear layer.
         dropout: share of the MLP's units set to zero in training.
         norm: normalisation in the MLP.
-        own: settings of the subclass, kept so that `keep_fields` can build the backbone again. One that has an MLP has
-            `pair_numbers`: how many numbers the MLP reads besides, the vectors of pairs (`ctr.network.crosses`).
+        own: settings of the subclass, kept so that `keep_fields` can build the backbone again. One that reads
+            pairs has `pair_numbers`: how many numbers their vectors have together (`ctr.network.crosses`).
 
     A subclass declares:
         first_order: whether its usual definition adds first-order weights and a bias. They live outside.
+        reads_pairs: whether it takes the vectors of pairs.
         reads: layer name -> what the flat input of that layer consists of, in order. The layer's own
             `input_axes` says which axes of its parameters run over that input. No other weight may depend on
             the fields.
@@ -52,6 +53,7 @@ class Backbone(nn.Module, ABC):
     """
 
     first_order: ClassVar[bool]
+    reads_pairs: ClassVar[bool] = False
     reads: ClassVar[Mapping[str, tuple[Part, ...]]] = {}
 
     def __init__(

@@ -21,6 +21,7 @@ class DCNv2(Backbone):
     """
 
     first_order: ClassVar[bool] = False
+    reads_pairs: ClassVar[bool] = True
     reads: ClassVar[Mapping[str, tuple[Part, ...]]] = {
         "cross": (Part.FIELDS,),
         "cross_head": (Part.FIELDS,),

@@ -13,6 +13,7 @@ class DeepFM(Backbone):
     """logit = sum of the inner products of all pairs + MLP(the same embeddings, concatenated)."""
 
     first_order: ClassVar[bool] = True
+    reads_pairs: ClassVar[bool] = True
     reads: ClassVar[Mapping[str, tuple[Part, ...]]] = {"mlp": (Part.FIELDS,)}
 
     def __init__(

@@ -16,6 +16,7 @@ class FNN(Backbone):
     """
 
     first_order: ClassVar[bool] = False
+    reads_pairs: ClassVar[bool] = True
     reads: ClassVar[Mapping[str, tuple[Part, ...]]] = {"mlp": (Part.FIELDS,)}
 
     def __init__(

@@ -17,6 +17,7 @@ class IPNN(Backbone):
     """
 
     first_order: ClassVar[bool] = False
+    reads_pairs: ClassVar[bool] = True
     reads: ClassVar[Mapping[str, tuple[Part, ...]]] = {"mlp": (Part.FIELDS, Part.PAIRS)}
 
     def __init__(
