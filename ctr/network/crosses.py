@@ -132,22 +132,36 @@ class Crosses(nn.Module):
 
     def forward(self, inputs: Inputs) -> Tensor:
         """(B, number of pair vectors * d)."""
-        parts = self.parts(inputs)
         if self.choice is None:
-            return torch.cat(parts, dim=1).flatten(1)  # (B, (M + H) * d)
+            return torch.cat(self.parts(inputs), dim=1).flatten(1)  # (B, (M + H) * d)
         weights = self.choice()  # (P, 3)
-        return torch.addcmul(weights[:, :1] * parts[0], weights[:, 1:2], parts[1]).flatten(1)  # (B, P * d)
+        vectors = inputs.ids.new_zeros(len(inputs.ids), len(weights), self.layout.dim, dtype=weights.dtype)
+        for way, read in enumerate((self.memorized, self.products)):
+            # What has no weight is not read: a search that draws one method for each pair costs half.
+            here = weights[:, way].nonzero().squeeze(1)  # (H,)
+            weighed = weights[here, way].unsqueeze(1) * read(inputs, here)  # (B, H, d)
+            vectors = vectors.index_add(1, here, weighed)
+        return vectors.flatten(1)  # (B, P * d)
 
     def parts(self, inputs: Inputs) -> list[Tensor]:
         """Vectors of memorized pairs (B, M, d), then those of factorized ones (B, H, d), where there are any."""
-        found = []
-        if self.memory is not None:
-            found.append(self.memory(self.cross_rows(inputs.ids)))  # (B, M, d)
-        if self.factors is not None:
-            vectors = self._factor_vectors(self.factors, inputs)  # (B, fields, d)
-            left = vectors.index_select(1, self.get_buffer("factorized_first"))  # (B, H, d)
-            found.append(left * vectors.index_select(1, self.get_buffer("factorized_second")))
-        return found
+        found = [self.memorized(inputs)] if self.memory is not None else []
+        return [*found, self.products(inputs)] if self.factors is not None else found
+
+    def memorized(self, inputs: Inputs, here: Tensor | None = None) -> Tensor:
+        """Vectors of memorized pairs, all or the given ones, (B, M, d)."""
+        assert self.memory is not None
+        vectors: Tensor = self.memory(self.cross_rows(inputs.ids, here))
+        return vectors
+
+    def products(self, inputs: Inputs, here: Tensor | None = None) -> Tensor:
+        """Vectors of factorized pairs, all or the given ones, (B, H, d)."""
+        assert self.factors is not None
+        vectors = self._factor_vectors(self.factors, inputs)  # (B, fields, d)
+        first, second = self.get_buffer("factorized_first"), self.get_buffer("factorized_second")
+        if here is not None:
+            first, second = first[here], second[here]
+        return vectors.index_select(1, first) * vectors.index_select(1, second)
 
     def _factor_vectors(self, factors: Table, inputs: Inputs) -> Tensor:
         """E_a of the fields that are factorized, (B, fields, d)."""
@@ -159,15 +173,16 @@ class Crosses(nn.Module):
         own: Tensor = factors(rows.clamp_(min=0))  # of number 0, the dropped one, too
         return own
 
-    def cross_rows(self, ids: Tensor) -> Tensor:
-        """Rows in E_m of the crosses of rows with feature numbers (B, S): (B, M)."""
-        first, second = self.get_buffer("memorized_first"), self.get_buffer("memorized_second")
+    def cross_rows(self, ids: Tensor, here: Tensor | None = None) -> Tensor:
+        """Rows in E_m of the crosses of memorized pairs, all or given ones, for feature numbers (B, S): (B, M)."""
+        pairs = len(self.salts)
+        here = torch.arange(pairs, device=ids.device) if here is None else here
+        first, second = self.get_buffer("memorized_first")[here], self.get_buffer("memorized_second")[here]
         words = F.embedding(ids, self.words)  # (B, S, 4)
         left = words[..., :2].index_select(1, first).long()  # (B, M, 2)
-        sums = left.add_(words[..., 2:].index_select(1, second)).add_(self.salts).remainder_(PRIME)
+        sums = left.add_(words[..., 2:].index_select(1, second)).add_(self.salts[here]).remainder_(PRIME)
         keys = sums[..., 0] * (PRIME + 1) + sums[..., 1]  # (B, M)
-        pairs = len(first)
-        rows = torch.arange(1, pairs + 1, device=ids.device).expand_as(keys)
+        rows = (here + 1).expand_as(keys)
         if len(self.admitted):
             at = torch.searchsorted(self.admitted, keys).clamp_(max=len(self.admitted) - 1)
             there = self.admitted[at] == keys
