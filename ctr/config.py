@@ -188,7 +188,7 @@ class SelectorConfig(Strict):
     random_counts: Annotated[list[Annotated[int, Key(ge=0)]], Key(min_length=2, max_length=2)] | None = None
     max_memorized: Annotated[int, Key(ge=0)] | None = None
     max_cross_bytes: Annotated[int | str | None, AfterValidator(_bytes)] = None
-    cross_price: NotNegative = 0.3
+    cross_price: NotNegative = 0.5
     pair_learning_rate: Positive = 1e-3
     pair_temperature: Annotated[float, Key(gt=0.0, le=1.0)] = 0.01
 

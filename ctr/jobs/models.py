@@ -258,6 +258,7 @@ class Trainer:
                     self.config.training,
                     folder=self.folder / f"{name}-pairs",
                     seed=seed,
+                    least_dim=max(2, architecture.lookups),
                     watcher=watcher,
                 )
             gains, looks = found.gains, found.history

@@ -36,6 +36,7 @@ HELD_OUT = 4  # every fourth row of train judges
 THRESHOLD = (
     2.5  # nats on held-out rows that any pair must save: z = 2.2, about one empty pair in eighty gets past it
 )
+CROWDED = 1600  # floats of all pair vectors together, past which a search has narrower ones
 Floats = npt.NDArray[np.float64]
 Fresh = Callable[[PairLayout, CrossKeys], Network]
 
@@ -58,6 +59,7 @@ def search(
     *,
     folder: Path,
     seed: int,
+    least_dim: int = 2,
     watcher: Watcher | None = None,
 ) -> PairSearch:
     """Find out what each way to model each pair is worth.
@@ -66,9 +68,10 @@ def search(
         fresh: builds a network with fresh weights that models pairs.
         space: the pairs.
         folder: for checkpoints; an interrupted search goes on from there.
+        least_dim: what the width of a pair's vector is a multiple of, where a search narrows it.
     """
     if settings.search_rows == "train":
-        network = fresh(_both(space, space.pairs), space.keys(space.pairs))
+        network = fresh(_both(space, space.pairs, space.dim), space.keys(space.pairs))
         companion = ChoiceTraining(
             network,
             learning_rate=settings.pair_learning_rate,
@@ -80,7 +83,8 @@ def search(
     gains = np.zeros((len(pairs), 3))
     for number in range(ROUNDS):
         learned, judging = _apart(train.part, seed, number)
-        network = fresh(_both(space, pairs), space.keys(pairs))
+        dim = searched_dim(len(pairs), space.dim, least_dim)
+        network = fresh(_both(space, pairs, dim), space.keys(pairs))
         batches = Batches(learned, train.layout, train.batch_size, train.seed)
         own = folder / f"round-{number + 1}"
         looks += _fitted(network, batches, valid, settings, training, own, DrawnPaths(network, seed), watcher)
@@ -102,8 +106,17 @@ def _gains(evidence: Floats, space: PairSpace, pairs: Sequence[PairNames], price
     return np.stack([evidence[:, 0] - price * rows, evidence[:, 1], np.full(len(pairs), THRESHOLD)], 1)
 
 
-def _both(space: PairSpace, pairs: Sequence[PairNames]) -> PairLayout:
-    return replace(space.layout(pairs, pairs), searched=True)
+def _both(space: PairSpace, pairs: Sequence[PairNames], dim: int) -> PairLayout:
+    return replace(space.layout(pairs, pairs, dim), searched=True)
+
+
+def searched_dim(pairs: int, dim: int, least: int) -> int:
+    """Width of the vectors of so many pairs in a round of a search: narrower where many pairs crowd the MLP's input.
+
+    The first layer of the MLP is most of what a step costs. That a pair is worth something shows in two floats as
+    well; in a later round, with fewer pairs, they have their usual width again.
+    """
+    return min(dim, max(least, CROWDED // pairs // least * least))
 
 
 def _apart(part: Part, seed: int, number: int) -> tuple[Part, Part]:

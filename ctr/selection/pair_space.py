@@ -86,8 +86,13 @@ class PairSpace:
         words = self.words if memorized else np.zeros((1, 4), np.int32)
         return CrossKeys(tuple(memorized), words, np.unique(admitted))
 
-    def layout(self, memorized: Sequence[PairNames], factorized: Sequence[PairNames]) -> PairLayout:
+    def layout(
+        self, memorized: Sequence[PairNames], factorized: Sequence[PairNames], dim: int | None = None
+    ) -> PairLayout:
         """How a network models these pairs.
+
+        Args:
+            dim: floats of a pair's vector, where they are not the usual number.
 
         Raises:
             ConfigError: the budget does not hold a row for each pair's unknown cross, and one more.
@@ -105,7 +110,7 @@ class PairSpace:
             hashed, rows = rows > budget + 1, min(rows, budget + 1)
         shifts, factor_rows = self._factor_rows(name for pair in factorized for name in pair)
         return PairLayout(
-            dim=self.dim,
+            dim=dim or self.dim,
             memorized=self._slots(memorized),
             factorized=self._slots(factorized),
             cross_rows=rows,

@@ -1,5 +1,7 @@
 """What a step of a pair search costs, against a DeepFM step on the same rows with the same MLP."""
 
+import time
+
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -8,23 +10,26 @@ from ctr.dataset.crosses import counted_crosses, feature_words, pair_salts
 from ctr.network.crosses import CrossIndex, PairLayout
 from ctr.network.embeddings import Inputs
 from ctr.network.network import Architecture, Network, build
+from ctr.selection.optinter import searched_dim
 from ctr.selection.pair_evidence import DrawnPaths
 from ctr.training.optimizers import Optimizers
-from pipelines.benchmarks.training import BATCH, DIM, FIELDS, HIDDEN, Step, random_batches, rate
+from pipelines.benchmarks.training import DIM, FIELDS, HIDDEN, Step, random_batches
 
 FEATURES = 100_000
 PAIR_DIM = 8
 
 
-def measure(steps: int = 5) -> dict[str, float]:
-    """Seconds of a step, and their ratio, at 39 fields and 741 pairs."""
+def measure(steps: int = 8) -> dict[str, float]:
+    """Seconds of a step of the first round, and their ratio, at 39 fields and 741 pairs."""
     batches = list(random_batches(FEATURES, 4))
     torch.manual_seed(0)
     plain = build(Architecture(FEATURES + 1, FIELDS, DIM, "deepfm", HIDDEN))
     layout, index = _pairs(batches)
     searched = build(Architecture(FEATURES + 1, FIELDS, DIM, "deepfm", HIDDEN, pairs=layout), index=index)
-    before = BATCH / rate(_step(plain), batches, steps)
-    search = BATCH / rate(_step(searched, DrawnPaths(searched, 0)), batches, steps)
+    ways = (_step(plain), _step(searched, DrawnPaths(searched, 0)))
+    # One after the other, so that a busy machine slows both down.
+    seconds = [[_seconds(step, *batches[number % len(batches)]) for step in ways] for number in range(steps)]
+    before, search = (float(np.median(column)) for column in zip(*seconds[1:], strict=True))
     return {
         "deepfm_step_seconds": before,
         "pair_search_step_seconds": search,
@@ -32,6 +37,12 @@ def measure(steps: int = 5) -> dict[str, float]:
         "pairs": len(layout.memorized),
         "cross_rows": layout.cross_rows,
     }
+
+
+def _seconds(step: Step, inputs: Inputs, labels: torch.Tensor) -> float:
+    started = time.perf_counter()
+    step(inputs, labels)
+    return time.perf_counter() - started
 
 
 def _pairs(batches: list[tuple[Inputs, torch.Tensor]]) -> tuple[PairLayout, CrossIndex]:
@@ -47,7 +58,7 @@ def _pairs(batches: list[tuple[Inputs, torch.Tensor]]) -> tuple[PairLayout, Cros
     admitted = np.unique(np.concatenate(list(found.values())))
     index = CrossIndex(*(torch.from_numpy(array) for array in (words, pair_salts(pairs), admitted)))
     layout = PairLayout(
-        PAIR_DIM,
+        searched_dim(len(pairs), PAIR_DIM, 2),
         tuple(slots),
         tuple(slots),
         1 + len(pairs) + len(admitted),

@@ -43,7 +43,7 @@ def measure(steps: int = 12) -> dict[str, float]:
     }
 
 
-def rate(step: Step, batches: list[tuple[Inputs, torch.Tensor]], steps: int) -> float:
+def _rate(step: Step, batches: list[tuple[Inputs, torch.Tensor]], steps: int) -> float:
     """Rows per second: the median over steps, the first two left out."""
     seconds = []
     for inputs, labels in islice(cycle(batches), steps + 2):
@@ -73,20 +73,20 @@ def _mlp_alone(steps: int) -> tuple[float, float]:
             mlp(ready)
 
     batches = [(nothing, torch.rand(BATCH).round())]
-    return rate(step, batches, steps), rate(forward, batches, steps)
+    return _rate(step, batches, steps), _rate(forward, batches, steps)
 
 
 def _training(features: int, steps: int) -> dict[str, float]:
     torch.manual_seed(0)
     network = build(Architecture(rows=features + 1, fields=FIELDS, dim=DIM, backbone="deepfm", hidden=HIDDEN))
     batches = list(random_batches(features, 8))
-    plain = rate(_step(network), batches, steps)
+    plain = _rate(_step(network), batches, steps)
 
     def forward(inputs: Inputs, labels: torch.Tensor) -> None:
         with torch.no_grad():
             network(inputs)
 
-    score = rate(forward, batches, steps)
+    score = _rate(forward, batches, steps)
     network.gate = SoftGate(features + 1)
     with tempfile.TemporaryDirectory() as folder:
         gates = EvidenceGates(
@@ -98,7 +98,7 @@ def _training(features: int, steps: int) -> dict[str, float]:
             rewind_epoch=0,
             folder=Path(folder),
         )
-        search = rate(_step(network, gates), batches, steps)
+        search = _rate(_step(network, gates), batches, steps)
     return {"train": plain, "score": score, "search": search}
 
 

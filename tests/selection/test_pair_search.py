@@ -15,7 +15,7 @@ from ctr.errors import ConfigError
 from ctr.network.backbones import BACKBONES
 from ctr.network.network import Architecture, build
 from ctr.selection.compaction import compact_layout
-from ctr.selection.optinter import choose, drawn, one_for_all
+from ctr.selection.optinter import choose, drawn, one_for_all, searched_dim
 from ctr.selection.pair_choice import ChoiceTraining, choice_of
 from ctr.selection.pair_evidence import DrawnPaths, pair_evidence
 from ctr.selection.pair_space import PairSpace, cross_index
@@ -177,6 +177,22 @@ def test_the_temperature_falls_by_steps_and_an_evaluation_leaves_it_alone(search
         searched(to_inputs(layout.gather(mixed.part("valid"), np.arange(9)), searched.device))
         found.append(float(choice.temperature))
     np.testing.assert_allclose(found, [1.0, 0.1, 0.01], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "dim", "least", "width"),
+    [
+        (741, 8, 2, 2),
+        (190, 8, 2, 8),
+        (16, 8, 2, 8),
+        (400, 8, 2, 4),
+        (400, 9, 3, 3),
+        (5000, 8, 2, 2),
+        (741, 1, 2, 1),
+    ],
+)
+def test_vectors_are_narrower_where_pairs_crowd(pairs, dim, least, width):
+    assert searched_dim(pairs, dim, least) == width
 
 
 GAINS = np.array([[9.0, 1.0, 0.0], [8.0, 7.0, 0.0], [5.0, -1.0, 0.0], [-3.0, -2.0, 0.0]])
