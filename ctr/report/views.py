@@ -198,13 +198,16 @@ def unfinished_run(folder: Path) -> RenderableType:
 def bundle(folder: Path, manifest: Mapping[str, Any]) -> RenderableType:
     """What it needs, what it reached, and its files."""
     names = [str(field["name"]) for field in manifest["fields"]]
+    architecture = dict(manifest.get("architecture") or {})
+    pairs = architecture.pop("pairs", None)
     counts = manifest.get("features") or {}
     files = {path: path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
     facts = {
         "format version": setting_text(manifest["format_version"]),
         "kept": _kept(counts) if counts else None,
         "fields": f"{len(names)}: {', '.join(names)}",
-        "architecture": settings_text(manifest.get("architecture") or {}),
+        "architecture": settings_text(architecture),
+        "interactions": _pair_counts(pairs) if pairs else None,
         "size": f"{size(sum(files.values()))} in {len(files)} files",
         "made by": settings_text(manifest.get("provenance") or {}),
         "versions": settings_text(manifest.get("versions") or {}),
@@ -221,6 +224,11 @@ def bundle(folder: Path, manifest: Mapping[str, Any]) -> RenderableType:
     shown += [_of(fields)] if fields else []
     listed = [[path.relative_to(folder).as_posix(), size(number)] for path, number in files.items()]
     return Group(*shown, ruled_table(["file", "size"], listed))
+
+
+def _pair_counts(pairs: Mapping[str, Any]) -> str:
+    memorized, factorized = count(len(pairs["memorized"])), count(len(pairs["factorized"]))
+    return f"{memorized} pairs memorized in {count(pairs['cross_rows'] - 1)} rows, {factorized} factorized"
 
 
 def _of(table: tables.Table, columns: Sequence[str] | None = None) -> Table:

@@ -1,11 +1,13 @@
 """The main job with interactions of pairs: searches, pure methods, limits, OptFS first; scoring equals training."""
 
+import io
 import json
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
+from rich.console import Console
 
 import ctr.jobs.train as job
 from ctr.config import Config
@@ -135,7 +137,9 @@ def test_the_search_memorizes_the_board_and_leaves_noise_alone(configure, log):
     np.testing.assert_allclose(frame.select("memorize", "factorize", "naive").sum_horizontal(), 1.0)
     show(run)
     show(run / "feature_set")
-    show(run / "bundle")
+    console = Console(file=io.StringIO(), width=200)
+    console.print(show(run / "bundle"))
+    assert "1 pairs memorized in 101 rows, 0 factorized" in console.file.getvalue()
 
 
 def test_the_published_search_runs_on_the_rows_of_the_weights(configure, log):
