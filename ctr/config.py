@@ -65,8 +65,8 @@ class Embedding(Strict):
         wide, or dim. Unset, a tenth of the bytes that a row for each feature would take.
     lookups: rows that a value reads. field_lookups: the same for single fields, which are then projected to `dim`.
     collision_free: fields with at most so many train values keep a row of their own for each, within the budget.
-    init_scale: of the table's floats at the start: standard deviation (`table`, 0.01), or half the range of a uniform
-        draw (0.05).
+    init_scale: of the table's floats at the start: standard deviation (`table`), or half the range of a uniform draw
+        (the others); unset, 0.01.
     """
 
     kind: Literal["table", "hashed", "unified"] = "table"

@@ -11,12 +11,14 @@ from rich.text import Text
 
 from ctr.errors import DataError
 from ctr.report import tables
+from ctr.report.collisions import collisions_table
 from ctr.report.headline import verdict
 from ctr.report.log_facts import join_fact, log_facts
 from ctr.report.terminal import fact_sheet, heading, ruled_table, setting_text, settings_text, shortened
 from ctr.report.units import ABSENT, Report, count, decimal, known, pick, share, signed, size
 
 _TOP = 15  # features listed
+_WORST = 10  # fields whose collisions are listed
 _PARTS = ("train", "valid", "test")
 
 
@@ -157,6 +159,10 @@ def run(folder: Path, report: Report) -> RenderableType:
     if curve:
         columns = ("selector", "kept", "share", "valid AUC", "test AUC", "minus keep-all (95 %)")
         shown.append(_of(curve, columns))
+    if shared := collisions_table(report, _WORST):
+        shown.append(
+            _of(shared, ("field", "values", "values on a row", "merged", "rows learn from own field"))
+        )
     fields = tables.fields_table(report, None)
     if fields and known(pick(report, "difference", "test_auc", "value")):
         shown.append(_of(fields))
