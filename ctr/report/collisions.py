@@ -83,7 +83,7 @@ def collisions_plot(report: Report) -> Plot | None:
     label = "Mean squared norm of table rows: " + ", ".join(
         f"{decimal(each['squared_norm'], 5)} with {each['values']:.3g} values on a row" for each in loads
     )
-    caption = "Rows that more values read grow longer."
+    caption = "Rows on which more values meet are expected to grow longer (Coleman et al. 2023)."
     if angles:
         nearest = angles["smallest"]
         caption += (
@@ -113,9 +113,11 @@ def _draw_norms(axes: Any, loads: list[dict[str, float]]) -> None:
 def _draw_angles(axes: Any, angles: dict[str, Any]) -> None:
     size = len(angles["fields"])
     above = [(i, j) for i in range(size) for j in range(i + 1, size)]
-    for key, color, name in (("at_start", QUIET, "before training"), ("trained", SERIES[0], "after")):
-        values = [angles[key][i][j] for i, j in above]
-        axes.hist(values, bins=40, histtype="step", color=color, linewidth=1.8, label=name)
+    lines = (("at_start", QUIET, "before training"), ("trained", SERIES[0], "after"))
+    values = {key: [angles[key][i][j] for i, j in above] for key, *_ in lines}
+    reach = (min(map(min, values.values())), max(map(max, values.values())))
+    for key, color, name in lines:
+        axes.hist(values[key], bins=40, range=reach, histtype="step", color=color, linewidth=1.8, label=name)
     axes.legend(frameon=False, loc="upper left")
     axes.yaxis.set_major_locator(few_ticks())
     axes.grid(axis="y")

@@ -74,12 +74,13 @@ class Scorer:
         entries = [entry.model_dump() for entry in manifest.fields]
         vocabulary = None if manifest.encoding == "hashed" else self.bundle.vocabulary()
         self._encoder = Encoder(schema, entries, vocabulary)
-        self._reader = self.bundle.reader(vocabulary)
+        weights = self.bundle.weights()
+        self._reader = self.bundle.reader(vocabulary, weights)
         from ctr.serving.forward import Forward
 
         try:
             rate = manifest.sampling.negative_keep_rate if manifest.sampling else 1.0
-            self._forward = Forward(manifest.architecture, self.bundle.weights(), rate)
+            self._forward = Forward(manifest.architecture, weights, rate)
         except ValueError as error:
             raise broken(self.bundle.folder, f"architecture and weights do not fit: {error}") from None
         self._check_golden()
