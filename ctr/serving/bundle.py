@@ -140,7 +140,9 @@ class Bundle:
             if vocabulary is not None:
                 return PlacedFeatures.of_vocabulary(placement, vocabulary)
         except (KeyError, TypeError, ValueError) as error:
-            raise broken(self.folder, f'"{MANIFEST}": no placement: {first_line(error)}') from None
+            raise broken(
+                self.folder, f'"{MANIFEST}": the placement does not fit: {first_line(error)}'
+            ) from None
         entry = manifest.kept_values
         assert entry is not None
         try:
@@ -203,27 +205,29 @@ def _check_placement(
     Raises:
         ValueError: it is not.
     """
+    counts = {} if vocabulary is None else dict(vocabulary.group_by("field").len().iter_rows())
+    there = {stretch.field for stretch in placement.stretches}
+    for owner in [*owners, *counts]:
+        if owner not in there:
+            raise ValueError(f'it has no stretch for "{owner}"')
     tables = {"table.weight": (placement.rows, placement.width)}
     if placement.second_rows:
         tables["table.second.weight"] = (placement.second_rows, placement.second_width)
     for name, shape in tables.items():
         found = weights[name].shape if name in weights else None
         if found != shape:
-            raise ValueError(f'"{name}" has the shape {found}, its shape {shape}')
+            raise ValueError(f'"{name}": expected the shape {shape}, found {found}')
     odd, multi = placement.odd_lookups, placement.composition == "multi_hash"
     stated = {
         "composition": placement.composition,
+        "rows": placement.rows,
+        "second_rows": placement.second_rows,
         "lookups": placement.second_width if multi else placement.lookups,
         "odd_lookups": [[slot, odd[owner]] for slot, owner in enumerate(owners) if owner in odd],
     }
     for key, value in stated.items():
         if architecture.get(key) != value:
-            raise ValueError(f"the architecture's {key} is {architecture.get(key)}, its {key} {value}")
-    counts = {} if vocabulary is None else dict(vocabulary.group_by("field").len().iter_rows())
-    there = {stretch.field for stretch in placement.stretches}
-    for owner in [*owners, *counts]:
-        if owner not in there:
-            raise ValueError(f'it has no stretch for "{owner}"')
+            raise ValueError(f"architecture.{key}: expected {value}, found {architecture.get(key)}")
     side_by_side = placement.composition in ("lookup", "robe")
     for own in placement.stretches:
         if own.exact and vocabulary is None:

@@ -19,7 +19,7 @@ from ctr.dataset.reading import Chunk, chunks
 from ctr.errors import ConfigError, DataError, nearest
 from ctr.serving.bundle import GOLDEN_PROBABILITY, Bundle
 from ctr.serving.joins import joined_from, table_at_path
-from ctr.serving.manifest import GOLDEN, broken
+from ctr.serving.manifest import GOLDEN, broken, first_line
 from ctr.serving.probability_file import ProbabilityFile
 from ctr.serving.reading_keys import reading_keys
 from ctr.serving.rows import encoded_rows
@@ -82,7 +82,8 @@ class Scorer:
             rate = manifest.sampling.negative_keep_rate if manifest.sampling else 1.0
             self._forward = Forward(manifest.architecture, weights, rate)
         except ValueError as error:
-            raise broken(self.bundle.folder, f"architecture and weights do not fit: {error}") from None
+            found = first_line(error)
+            raise broken(self.bundle.folder, f"architecture and weights do not fit: {found}") from None
         self._check_golden()
 
     @property

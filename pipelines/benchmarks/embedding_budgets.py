@@ -11,6 +11,7 @@ from rich.console import Console
 from ctr.report.canvas import INK, SERIES, few_ticks, png
 from ctr.report.units import size
 from pipelines.benchmarks.embedding_runs import Log, Outcome, Settings, Trial, run_all, splits
+from pipelines.benchmarks.spreads import mean_and_spread, paired_gain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -74,7 +75,7 @@ def markdown(results: list[dict[str, Any]]) -> str:
         here = [entry for entry in results if (entry["log"], entry["backbone"]) == (log, backbone)]
         free = next(entry for entry in here if entry["budget"] is None)
         lines += [
-            f"**{log}, {backbone}**: collision-free {_spread(free['test_auc'])}, {size(free['bytes'])}",
+            f"**{log}, {backbone}**: collision-free {_aucs(free)}, {size(free['bytes'])}",
             "",
             "| budget | bytes | separate | shared | shared - separate | shared - collision-free |",
             "|---|---|---|---|---|---|",
@@ -87,8 +88,8 @@ def markdown(results: list[dict[str, Any]]) -> str:
             cells = [
                 f"{budget:g}",
                 size(shared["bytes"]),
-                _spread(apart["test_auc"]),
-                _spread(shared["test_auc"]),
+                _aucs(apart),
+                _aucs(shared),
             ]
             cells += [_gain(shared, apart), _gain(shared, free)]
             lines.append(f"| {' | '.join(cells)} |")
@@ -96,18 +97,13 @@ def markdown(results: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _spread(values: list[float], sign: str = "") -> str:
-    if not values:
-        return "does not fit"
-    spread = np.std(values, ddof=1) if len(values) > 1 else float("nan")
-    return f"{np.mean(values):{sign}.4f} ({spread:.4f})"
+def _aucs(entry: dict[str, Any]) -> str:
+    return mean_and_spread(entry["test_auc"]) if entry["test_auc"] else "does not fit"
 
 
 def _gain(one: dict[str, Any], other: dict[str, Any]) -> str:
-    """Mean and standard deviation of the differences, seed by seed."""
-    if not one["test_auc"] or not other["test_auc"]:
-        return "-"
-    return _spread([a - b for a, b in zip(one["test_auc"], other["test_auc"], strict=True)], "+")
+    both = one["test_auc"] and other["test_auc"]
+    return paired_gain(one["test_auc"], other["test_auc"]) if both else "-"
 
 
 def draw(results: list[dict[str, Any]], folder: Path) -> None:

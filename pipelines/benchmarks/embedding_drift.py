@@ -16,6 +16,7 @@ from ctr.errors import ConfigError
 from ctr.evaluation.metrics import measure as measured
 from ctr.report.canvas import INK, SERIES, few_ticks, png
 from pipelines.benchmarks.embedding_runs import Drift, Outcome, Settings, Trial, dataset_of, run_all, splits
+from pipelines.benchmarks.spreads import mean_and_spread
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -98,8 +99,7 @@ def markdown(results: list[dict[str, Any]]) -> str:
         unseen = next(entry["unseen"] for entry in here if entry["unseen"])
         lines.append(f"| values that train never saw | {' | '.join(f'{part:.1%}' for part in unseen)} |")
         for entry in here:
-            by_bucket = np.array(entry["test_auc"]).T
-            cells = [f"{row.mean():.4f} ({row.std(ddof=1):.4f})" for row in by_bucket]
+            cells = [mean_and_spread(aucs) for aucs in zip(*entry["test_auc"], strict=True)]
             lines.append(f"| {entry['tables']} | {' | '.join(cells)} |")
         lines.append("")
     return "\n".join(lines)

@@ -71,6 +71,13 @@ class Backbone(Strict):
         return [f"backbone.{key}={value}" for key, value in self if value is not None]
 
 
+class Variants(Strict):
+    """Other ways to put an embedding together from rows, at one budget: changes of each, by name."""
+
+    budget: Share = 0.1
+    changes: dict[str, list[str]] = {}
+
+
 class Drift(Strict):
     """Train on the early rows, score the later ones in `buckets` of equal size."""
 
@@ -92,6 +99,7 @@ class Settings(Strict):
     set: list[str] = []
     backbones: Annotated[list[Backbone], Key(min_length=1)] = [Backbone(kind="deepfm")]
     logs: list[Log] = []
+    variants: Variants = Variants()
     drift: Drift = Drift()
 
 

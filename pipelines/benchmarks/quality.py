@@ -25,6 +25,7 @@ from ctr.dataset.store import Dataset, Part
 from ctr.evaluation.metrics import measure
 from ctr.jobs.train import load_report, train
 from ctr.settings import dump_toml
+from pipelines.benchmarks.spreads import mean_and_spread
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 LOGS = ("ml100k", "adkdd", "criteo28k")
@@ -66,7 +67,7 @@ def baselines(log: str, backbones: list[str], seeds: int, changes: list[str]) ->
             table["lightgbm (peer)"].append(_lightgbm(load_config(CONFIGS / f"{log}.toml"), schema, seed))
     print(f"\n{log}: test AUC of keep-all, {seeds} seeds")
     for name, aucs in sorted(table.items(), key=lambda entry: -np.mean(entry[1])):
-        print(f"  {name:<16} {_mean_and_spread(aucs)}")
+        print(f"  {name:<16} {mean_and_spread(aucs)}")
     return dict(table)
 
 
@@ -80,11 +81,11 @@ def curve(log: str, seeds: int, changes: list[str]) -> dict[str, Any]:
         for point in report["curve"]:
             key = (point["selector"], round(point["ratio"], 2))
             values[key].append((point["test"]["auc"], point["difference"]["value"]))
-    print(f"\n{log}: test AUC by share of values kept, {seeds} seeds (keep-all {_mean_and_spread(keep_all)})")
+    print(f"\n{log}: test AUC by share of values kept, {seeds} seeds (keep-all {mean_and_spread(keep_all)})")
     for (selector, ratio), pairs in sorted(values.items(), key=lambda entry: (-entry[0][1], entry[0][0])):
         aucs, differences = zip(*pairs, strict=True)
-        change = _mean_and_spread(differences, "+")
-        print(f"  {ratio:>5.0%} {selector:<10} {_mean_and_spread(aucs)}   to keep-all {change}")
+        change = mean_and_spread(differences, "+")
+        print(f"  {ratio:>5.0%} {selector:<10} {mean_and_spread(aucs)}   to keep-all {change}")
     return {f"{selector}@{ratio}": pairs for (selector, ratio), pairs in values.items()}
 
 
@@ -141,11 +142,6 @@ def _lightgbm(config: Config, schema: Path, seed: int) -> float:
     )
     features, labels = rows(dataset.sealed_test())
     return measure(labels, np.asarray(model.predict(features))).auc
-
-
-def _mean_and_spread(values: Any, sign: str = "") -> str:
-    spread = np.std(values, ddof=1) if len(values) > 1 else float("nan")
-    return f"{np.mean(values):{sign}.4f} ({spread:.4f})"
 
 
 if __name__ == "__main__":
