@@ -47,6 +47,7 @@ def dataset(folder: Path, manifest: Mapping[str, Any]) -> RenderableType:
             f"{count(number)} {key.replace('_', ' ')}" for key, number in aside.items() if number
         ),
         "joins": "; ".join(join_fact(join) for join in manifest["joins"]),
+        "encoding": "hashed: values are keys, no vocabulary" if manifest["encoding"] == "hashed" else None,
         "digest": manifest["digest"],
     }
     columns = ["part", "rows", "positive", "share", *(["from", "to"] if window else [])]
@@ -63,15 +64,21 @@ def _span(window: Sequence[Any] | None) -> list[str]:
 
 
 def _vocabulary(folder: Path, manifest: Mapping[str, Any]) -> Table:
-    """Fields in schema order: values, and how many train rows (of lists: items) are unknown or missing."""
-    path = folder / "vocabulary.parquet"
+    """Fields in schema order: values, and how many train rows (of lists: items) are unknown or missing.
+
+    Hashed values are counted when such a dataset is first trained on, and shown by their keys.
+    """
+    hashed = manifest["encoding"] == "hashed"
+    path = folder / ("cache/keys.parquet" if hashed else "vocabulary.parquet")
     found = {name: frame for (name,), frame in _parquet(path).group_by("field")} if path.is_file() else {}
     specs = {spec["name"]: spec for spec in manifest["schema"]["fields"]}
     lines = []
     for entry in manifest["fields"]:
         spec, own = specs.get(entry["name"], {}), found.get(entry["name"])
         kind = f"{entry['kind']}, {spec['transform']}" if spec.get("transform") else entry["kind"]
-        line = [entry["name"], kind, count(entry["features"] - 2), count(spec.get("min_count"))]
+        features = own.height if hashed and own is not None else entry["features"]
+        values = ABSENT if features is None else count(features - 2)
+        line = [entry["name"], kind, values, ABSENT if hashed else count(spec.get("min_count"))]
         lines.append([*line, *(_frequencies(own) if own is not None else [ABSENT] * 3)])
     columns = ["field", "kind", "values", "min count", "unknown", "missing", "most frequent value"]
     return ruled_table(columns, lines, left=("field", "kind", "most frequent value"))
@@ -207,6 +214,7 @@ def bundle(folder: Path, manifest: Mapping[str, Any]) -> RenderableType:
         "format version": setting_text(manifest["format_version"]),
         "kept": _kept(counts) if counts else None,
         "fields": f"{len(names)}: {', '.join(names)}",
+        "kept values": _kept_values(manifest.get("kept_values")),
         "architecture": settings_text(manifest.get("architecture") or {}),
         "size": f"{size(sum(files.values()))} in {len(files)} files",
         "made by": settings_text(manifest.get("provenance") or {}),
@@ -224,6 +232,17 @@ def bundle(folder: Path, manifest: Mapping[str, Any]) -> RenderableType:
     shown += [_of(fields)] if fields else []
     listed = [[path.relative_to(folder).as_posix(), size(number)] for path, number in files.items()]
     return Group(*shown, ruled_table(["file", "size"], listed))
+
+
+def _kept_values(entry: Mapping[str, Any] | None) -> str | None:
+    """How a bundle without vocabulary knows them, and how often it is wrong."""
+    if entry is None:
+        return None
+    whole = f"; all of {', '.join(entry['whole'])}" if entry["whole"] else ""
+    return (
+        f"{count(entry['values'])} fingerprints of {entry['bits']} bits, which take {entry['error_rate']:.2g} "
+        f"of the dropped values for kept ones{whole}"
+    )
 
 
 def _of(table: tables.Table, columns: Sequence[str] | None = None) -> Table:
