@@ -1,6 +1,6 @@
 """What a memory budget for embeddings costs in AUC: collision-free, separate and shared tables; and drift.
 
-    python -m pipelines.benchmarks.embeddings pipelines/configs/embeddings.toml --out docs/embeddings
+    python -m pipelines.benchmarks.embeddings pipelines/benchmarks/embeddings.toml --out docs/embeddings
         [--parts budgets variants drift] [--logs ml100k ...] [--workers 2]
 
 Writes budgets.json, budgets.md and a budgets-LOG.png for each log; variants.json and variants.md; drift.json,
