@@ -30,7 +30,7 @@ _UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2*
 def _bytes(value: int | str | None) -> int | None:
     """A budget: a number of bytes, or text such as "2.5MB" (2,500,000)."""
     if isinstance(value, str):
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", value.strip())
+        found = re.fullmatch(r"(\d{1,15}(?:\.\d+)?)\s*([A-Za-z]*)", value.strip())
         factor = _UNITS.get(found[2] or "B") if found else None
         if found is None or factor is None:
             raise ValueError(f'expected bytes such as 2500000 or "2.5MB", found "{value}"')

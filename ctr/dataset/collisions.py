@@ -62,7 +62,7 @@ def field_collisions(layout: Layout) -> pl.DataFrame:
     by_feature = shared.group_by("feature", "field").agg(pl.col("within", "across").any())
     collided = by_feature.group_by("field").agg(pl.col("within", "across").mean())
     weight = pl.col("count").cast(pl.Float64)
-    noise = shared.group_by("field").agg(
+    noise = shared.group_by("field", maintain_order=True).agg(
         (pl.col(name) * weight).sum() / weight.sum() for name in ("own_noise", "other_noise")
     )
     alike = features.select("field", (pl.len().over("field", "places") > 1).alias("merged"))

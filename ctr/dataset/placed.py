@@ -76,6 +76,7 @@ class PlacedKeys:
             [kept is not None and owner in kept.unknown for owner in owners], np.bool_
         )
         self._unknown = np.array([role_key(owner, "unknown") for owner in owners], np.uint64)
+        self._missing = np.array([role_key(owner, "missing") for owner in owners], np.uint64)
 
     def read(self, ids: Numbers, list_ids: Numbers, list_slots: Ints) -> tuple[Ints, Ints, Ints, Ints]:
         """Numbers (B, S) and places (B, S, R) of single-valued fields; then (L,) and (L, R) of lists.
@@ -98,7 +99,9 @@ class PlacedKeys:
             numbers = np.ones(keys.shape, np.int64)
         else:
             held = self._kept.hold(keys) | self._whole[slots]
-            unknown = ~held & self._reads_unknown[slots]
+            unknown = (
+                ~held & self._reads_unknown[slots] & (keys != self._missing[slots])
+            )  # missing is no value
             keys = np.where(unknown, self._unknown[slots], keys)
             numbers = (held | unknown).astype(np.int64)
         places = self._placement.places(keys, self._stretches[slots])

@@ -37,7 +37,7 @@ def collisions(model: Model) -> dict[str, Any] | None:
     squares = weight[:, : weight.shape[1] - network.linear].double().square().sum(1).numpy()  # (rows,)
     long = long.filter(pl.col("row") < len(squares))  # a second table has no embeddings of its own
     long = long.with_columns(pl.Series("squared_norm", squares[long["row"].to_numpy()]))
-    norms = dict(long.group_by("field").agg(pl.col("squared_norm").mean()).iter_rows())
+    norms = dict(long.group_by("field", maintain_order=True).agg(pl.col("squared_norm").mean()).iter_rows())
     angles = first_layer_angles(network, model.architecture)
     at_start = first_layer_angles(_untrained(model.architecture), model.architecture)
     fields = {}
@@ -65,7 +65,9 @@ def collisions(model: Model) -> dict[str, Any] | None:
 
 def _by_load(long: pl.DataFrame) -> list[dict[str, float]]:
     """Rows by the number of values that read them, in bins: values (mean), rows, squared_norm (mean)."""
-    rows = long.group_by("row").agg(pl.len().alias("values"), pl.col("squared_norm").first())
+    rows = long.group_by("row", maintain_order=True).agg(
+        pl.len().alias("values"), pl.col("squared_norm").first()
+    )
     found = []
     for low, high in pairwise(_EDGES):
         here = rows.filter(pl.col("values").is_between(low, high, closed="left"))

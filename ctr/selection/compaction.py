@@ -111,7 +111,8 @@ def compact_network(
     Args:
         network: over all features of `dataset` (row = global id + 1). Its gate is left behind.
         table: of the compact network, where features are hashed: by default a copy of `network`'s, of the same size. A
-            smaller one has other rows for the same features, so it cannot be filled from it.
+            smaller one has other rows for the same features, so it cannot be filled from it; nor can one with fields
+            that are free of collisions, whose rows follow the numbers of what is kept.
     """
     kept = feature_set.kept
     left = set(_kept_fields(dataset, feature_set, isinstance(network.table, HashedTable)))

@@ -203,15 +203,7 @@ def test_dropped_values_that_read_unknown_have_its_rows(composition, encoding, m
         assert unknown > 10
 
 
-@pytest.mark.parametrize(
-    "encoding",
-    [
-        "vocabulary",
-        pytest.param(
-            "hashed", marks=pytest.mark.xfail(strict=True, reason="ctr.dataset.placed: missing reads unknown")
-        ),
-    ],
-)
+@EACH_ENCODING
 def test_a_missing_value_that_is_dropped_reads_zeros_whatever_dropped_values_read(encoding, mixed_in):
     dataset = mixed_in[encoding]
     made = Made(dataset)
