@@ -30,7 +30,7 @@ _UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2*
 def _bytes(value: int | str | None) -> int | None:
     """A budget: a number of bytes, or text such as "2.5MB" (2,500,000)."""
     if isinstance(value, str):
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", value.strip())
+        found = re.fullmatch(r"(\d{1,15}(?:\.\d+)?)\s*([A-Za-z]*)", value.strip())
         factor = _UNITS.get(found[2] or "B") if found else None
         if found is None or factor is None:
             raise ValueError(f'expected bytes such as 2500000 or "2.5MB", found "{value}"')
@@ -81,8 +81,8 @@ class Embedding(Strict):
         wide, or dim. Unset, a tenth of the bytes that a row for each feature would take.
     lookups: rows that a value reads. field_lookups: the same for single fields, which are then projected to `dim`.
     collision_free: fields with at most so many train values keep a row of their own for each, within the budget.
-    init_scale: of the table's floats at the start: standard deviation (`table`, 0.01), or half the range of a uniform
-        draw (0.05).
+    init_scale: of the table's floats at the start: standard deviation (`table`), or half the range of a uniform draw
+        (the others); unset, 0.01.
     """
 
     kind: Literal["table", "hashed", "unified"] = "table"

@@ -11,6 +11,7 @@ from ctr.dataset.reading import column_names
 from ctr.dataset.schema import load_schema
 from ctr.dataset.split_spec import RandomSplit
 from ctr.dataset.store import Dataset
+from ctr.dataset.synthetic_presets import PRESETS
 
 ROOT = Path(__file__).parents[1]
 LOGS = ROOT / "../shared/data"
@@ -51,9 +52,9 @@ def test_every_run_config_loads_and_is_named_as_its_file(path):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_run_config_names_a_schema_of_the_project_or_of_the_synthetic_log(path):
+def test_every_run_config_names_a_schema_of_the_project_or_of_a_synthetic_log(path):
     schema = load_config(path).data.schema_file
-    synthetic = [f"data/synthetic/{preset}/schema.toml" for preset in ("demo", "pairs")]
+    synthetic = [f"data/synthetic/{name}/schema.toml" for name in PRESETS]
     assert schema in synthetic or ROOT / schema in SCHEMAS
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field as Key
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from ctr.settings import Strict
 
@@ -22,7 +22,8 @@ class FieldSpec(Strict):
         category; `minmax` and `standard` scale it with train statistics, and the field enters as value times one
         embedding. `list`: a list column, or text cut at `separator`; the embeddings of its values are pooled.
         `vector`: `size` numbers (a list column, or text cut at `separator`), which enter through a learned projection.
-    min_count: values in fewer train rows (weights counted) are unknown.
+    min_count: values in fewer train rows (weights counted) are unknown; where values are hashed, nothing is counted,
+        and it does not apply.
     missing_values: values that mean "missing" here, besides those of the schema.
     shares: another field, whose vocabulary and table this one uses.
     max_length, pooling: of lists. Items past `max_length` are cut off and counted.
@@ -50,6 +51,13 @@ class FieldSpec(Strict):
     group: str | None = None
     cost: Annotated[float | int, Key(ge=0.0, allow_inf_nan=False)] | None = None
     pii: bool = False
+
+    @field_validator("name")
+    @classmethod
+    def _hashable(cls, value: str) -> str:
+        if "\x00" in value:
+            raise ValueError("a field's name must not hold U+0000, which ends it where values are hashed")
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> "FieldSpec":

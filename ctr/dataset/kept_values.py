@@ -77,7 +77,7 @@ class KeptValues:
             raise ValueError(f"cannot be read: {error}") from None
         if column.dtype != np.int64 or len(column) != values:
             raise ValueError(f"expected {values} whole numbers, found {len(column)} of type {column.dtype}")
-        if values and (column[0] < 0 or column[-1] >> bits or (np.diff(column) <= 0).any()):
+        if values and (column[0] < 0 or column[-1] >> bits or (column[1:] <= column[:-1]).any()):
             raise ValueError(f"expected ascending numbers of {bits} bits")
         return cls(column.astype(np.uint64), bits, frozenset(whole), frozenset(unknown))
 

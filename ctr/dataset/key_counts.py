@@ -20,7 +20,11 @@ KEYED_SCHEMA = {**SCHEMA, "key": pl.UInt64}
 
 
 def counted_keys(
-    specs: Sequence[FieldSpec], columns: Mapping[str, int], lists: Mapping[str, int], train: Part
+    specs: Sequence[FieldSpec],
+    columns: Mapping[str, int],
+    lists: Mapping[str, int],
+    train: Part,
+    mean_weight: float = 1.0,
 ) -> pl.DataFrame:
     """A vocabulary with hexadecimal keys as values: field, role, value, id, count, weighted_count, key.
 
@@ -30,11 +34,12 @@ def counted_keys(
         specs: the fields, in schema order.
         columns, lists: slot of each single-valued field, and number of each list field.
         train: its rows, with keys as ids.
+        mean_weight: what their weights have been divided by.
     """
     weights = None
     if train.weights is not None or train.keep_rate < 1.0:
         rate = np.where(train.labels == 0, 1.0 / train.keep_rate, 1.0)
-        weights = rate if train.weights is None else rate * train.weights
+        weights = rate if train.weights is None else rate * mean_weight * train.weights
     frames = []
     for spec in specs:
         if spec.shares is not None:

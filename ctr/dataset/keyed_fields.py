@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ctr.dataset.counting import Bools, FieldCounts, Floats
+from ctr.dataset.counting import FieldCounts
 from ctr.dataset.encoding import KeyEncoder
 from ctr.dataset.field_cells import served
 from ctr.dataset.field_spec import FieldSpec
@@ -18,7 +18,7 @@ from ctr.dataset.transforms import scale_of
 
 
 class KeyedField(FieldCounts):
-    """One field: `FieldCounts` without counts.
+    """One field: `FieldCounts` without counts; only the numbers of measured fields are taken in.
 
     Args:
         spec: the field.
@@ -32,11 +32,6 @@ class KeyedField(FieldCounts):
     def code(self, values: pl.Series) -> pl.Series:
         """Keys, or the number."""
         return values if self._numbers else self._encoder.encode(values)[0]
-
-    def count(self, coded_values: pl.Series, train: Bools, chunk: int, weights: Floats | None) -> None:
-        """Take in the numbers that are to be scaled."""
-        if self.measured:
-            super().count(coded_values, train, chunk, weights)
 
     def decide(self) -> pl.DataFrame:
         """Fix scale and bins; there is no vocabulary."""

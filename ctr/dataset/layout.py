@@ -62,7 +62,7 @@ class Layout:
         kept: which values are kept, where there is no vocabulary: they all have the number 1.
 
     Raises:
-        ConfigError: a dataset without vocabulary, and no placement.
+        ConfigError: a dataset without vocabulary, and no placement, or one with fields that are free of collisions.
     """
 
     def __init__(
@@ -151,6 +151,29 @@ class Layout:
 
     def _numbered(self, keys: Keys, slots: Ints, unknown: Ints) -> Ints:
         return self.numbers[self._dataset.numbered(keys, unknown[slots])]
+
+    def placed(self) -> pl.DataFrame:
+        """The hashed features that train rows read and that are not dropped: field, count (of train rows), places.
+
+        Raises:
+            ValueError: features are not hashed: the number of each is its row.
+        """
+        if self.reader is None:
+            raise ValueError("placed: expected hashed features")
+        dataset = self._dataset
+        frame = dataset.vocabulary.select("field", "count").with_columns(
+            pl.Series("number", self.numbers), pl.Series("key", dataset.keys)
+        )
+        frame = frame.filter(pl.col("count") > 0, pl.col("field").is_in(list(set(self.owners))))
+        if isinstance(self.reader, PlacedKeys):
+            slot_of = {owner: slot for slot, owner in enumerate(self.owners)}
+            slots = frame["field"].replace_strict(slot_of, return_dtype=pl.Int64)
+            numbers, places = self.reader.placed(frame["key"].to_numpy(), slots.to_numpy())
+        else:
+            numbers = frame["number"].to_numpy()
+            places = self.reader.places[numbers]
+        found = pl.Series("places", places, dtype=pl.Array(pl.Int64, places.shape[1]))
+        return frame.select("field", "count", found).filter(pl.Series(numbers > 0))
 
     def at_serving(self) -> "Layout":
         """The same, with bias fields as they are at scoring."""

@@ -13,6 +13,7 @@ from ctr.dataset.encoding import Numbers
 from ctr.dataset.hashing import Ints, Keys, role_key, vocabulary_keys
 from ctr.dataset.kept_values import KeptValues
 from ctr.dataset.placement import Placement
+from ctr.errors import ConfigError
 
 
 class PlacedFeatures:
@@ -51,6 +52,9 @@ class PlacedKeys:
         owners: of each field fed, single-valued ones first: the field whose features it has.
         kept: which values are kept; all by default.
         number: (keys, slots) -> numbers, where features are told apart; otherwise kept ones have the number 1.
+
+    Raises:
+        ConfigError: a field is free of collisions, which takes a vocabulary that numbers its values.
     """
 
     def __init__(
@@ -62,11 +66,17 @@ class PlacedKeys:
     ) -> None:
         self._placement, self._owners, self._kept, self._number = placement, owners, kept, number
         self._stretches = np.array([placement.of(owner) for owner in owners])
+        if exact := [owner for owner in owners if placement.stretches[placement.of(owner)].exact]:
+            raise ConfigError(
+                f'field "{exact[0]}" has a row for each value, but its values are hashes without numbers; '
+                "leave embedding.collision_free out, or ingest with a vocabulary"
+            )
         self._whole = np.array([kept is None or owner in kept.whole for owner in owners], np.bool_)
         self._reads_unknown = np.array(
             [kept is not None and owner in kept.unknown for owner in owners], np.bool_
         )
         self._unknown = np.array([role_key(owner, "unknown") for owner in owners], np.uint64)
+        self._missing = np.array([role_key(owner, "missing") for owner in owners], np.uint64)
 
     def read(self, ids: Numbers, list_ids: Numbers, list_slots: Ints) -> tuple[Ints, Ints, Ints, Ints]:
         """Numbers (B, S) and places (B, S, R) of single-valued fields; then (L,) and (L, R) of lists.
@@ -79,18 +89,24 @@ class PlacedKeys:
         lists = len(self._owners) - single
         slots = np.broadcast_to(np.arange(single), ids.shape)
         list_fields = single + list_slots % max(1, lists)
-        return (*self._placed(ids, slots), *self._placed(list_ids, list_fields))
+        return (*self.placed(_keys(ids), slots), *self.placed(_keys(list_ids), list_fields))
 
-    def _placed(self, ids: Numbers, slots: Ints) -> tuple[Ints, Ints]:
-        keys = np.ascontiguousarray(ids).view(np.uint64)
+    def placed(self, keys: Keys, slots: Ints) -> tuple[Ints, Ints]:
+        """Numbers (...) and places (..., R) of keys (...) in the fields at `slots` (...), 0 for dropped ones."""
         if self._number is not None:
             numbers = self._number(keys, slots)
         elif self._kept is None or self._whole.all():
             numbers = np.ones(keys.shape, np.int64)
         else:
             held = self._kept.hold(keys) | self._whole[slots]
-            unknown = ~held & self._reads_unknown[slots]
+            unknown = (
+                ~held & self._reads_unknown[slots] & (keys != self._missing[slots])
+            )  # missing is no value
             keys = np.where(unknown, self._unknown[slots], keys)
             numbers = (held | unknown).astype(np.int64)
         places = self._placement.places(keys, self._stretches[slots])
         return numbers, places * (numbers > 0)[..., None]
+
+
+def _keys(ids: Numbers) -> Keys:
+    return np.ascontiguousarray(ids).view(np.uint64)

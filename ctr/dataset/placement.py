@@ -23,7 +23,7 @@ block of ROBE never runs over the end of its stretch, where the paper's goes on 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,7 @@ from ctr.errors import ConfigError, nearest
 Composition = Literal["lookup", "multi_hash", "quotient_remainder", "robe"]
 _FLOAT32 = 4  # bytes
 _SECOND = 1000  # the lookup of the second table: no config has so many of the first
+_TWO_TABLES = ("multi_hash", "quotient_remainder")
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ class Placement:
     def _most_lookups(self) -> int:
         if self.composition == "quotient_remainder":
             return 1
-        return max((own.lookups for own in self.stretches), default=self.lookups)
+        return max([self.lookups, *(own.lookups for own in self.stretches)])
 
     @cached_property
     def _columns(self) -> dict[str, npt.NDArray[Any]]:
@@ -186,10 +187,15 @@ class Placement:
         """
         stretches = tuple(Stretch(**own) for own in entry["stretches"])
         found = cls(**{**entry, "stretches": stretches})
+        if found.composition not in get_args(Composition):
+            raise ValueError(f'there is no composition "{found.composition}"')
+        if len(found._numbered) < len(stretches):
+            raise ValueError("a field has more than one stretch")
+        two = found.composition in _TWO_TABLES
         for own in stretches:
-            inside = 1 <= own.start <= own.start + own.rows <= found.rows and own.lookups >= 1
-            if found.second_rows:
-                inside &= 1 <= own.second_start <= own.second_start + own.second_rows <= found.second_rows
+            inside = 1 <= own.start < own.start + own.rows <= found.rows and 1 <= own.lookups < _SECOND
+            if two:
+                inside &= 1 <= own.second_start < own.second_start + own.second_rows <= found.second_rows
             if not inside:
                 raise ValueError(f'the stretch of "{own.field}" is not within the table')
         return found
@@ -198,6 +204,10 @@ class Placement:
 def _least(composition: Composition) -> int:
     """Fewest rows that a stretch can have."""
     return 2 if composition == "quotient_remainder" else 1
+
+
+def _rows(number: int) -> str:
+    return f"{number} row{'s' * (number != 1)}"
 
 
 def row_bytes(composition: Composition, width: int, lookups: int) -> int:
@@ -263,14 +273,15 @@ def place(
     else:
         tenth = sum(features.values()) * _FLOAT32 * (dim + linear) // 10
         budget, stated = max(tenth // each, taken + least), "the usual budget"
-    if budget < taken + least:
-        what = f"{least} row{'s' * (least > 1)} for the hashed fields"
-        if taken:
-            what += f" and {taken} for the {len(exact)} fields that are free of collisions"
+    needed = taken + least
+    if budget < needed:
+        uses = [f"{least} for hashed fields"] if hashed else []
+        uses += [f"{taken} for fields free of collisions"] if exact else []
+        enough = f"{needed * each:,} bytes" if rows is None else f"{needed} rows ({needed * each:,} bytes)"
         raise ConfigError(
-            f"{stated} holds {budget} rows of {width} floats ({each} bytes each), expected at least {what}; "
-            f"state {(taken + least) * each:,} bytes or more"
-            + (", or lower embedding.collision_free" if taken else "")
+            f"{stated} holds {_rows(budget)} of {width} floats ({each} bytes each), expected at least "
+            f"{_rows(needed)}: {' and '.join(uses)}; state {enough} or more"
+            + (", or lower embedding.collision_free" if exact else "")
         )
     free = budget - taken
     sizes = dict.fromkeys(hashed, free) if shared else _proportional(hashed, free, _least(composition))
@@ -288,7 +299,7 @@ def place(
 
 def _laid_out(like: Placement, demands: Sequence[tuple[str, int, int, bool]]) -> Placement:
     """Stretches for (field, rows, lookups, exact): those that share one stretch first, then one after the other."""
-    start, second, two = 1, 1, like.composition in ("multi_hash", "quotient_remainder")
+    start, second, two = 1, 1, like.composition in _TWO_TABLES
     placed: dict[str, Stretch] = {}
     stretch: tuple[int, int, int, int] | None = None
     for name, rows, lookups, exact in sorted(demands, key=lambda demand: demand[3]):

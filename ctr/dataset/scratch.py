@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import polars as pl
 import pyarrow as pa
@@ -35,32 +35,41 @@ class Chunks:
 
 
 class Arrays:
-    """Arrays of one type, appended to one file."""
+    """Arrays of one type, appended to one file, which is there from the first array on.
+
+    A field without a vocabulary writes none: hundreds of them hold no open file.
+    """
 
     def __init__(self, path: Path, dtype: Any) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._schema = pa.schema([("array", dtype)])
-        self._sink = path.open("wb")
-        self._writer = pa.ipc.new_stream(self._sink, self._schema, options=_COMPRESSION)
+        self._sink: BinaryIO | None = None
+        self._writer: Any = None
 
     def append(self, array: Any) -> None:
         """Write a PyArrow array or a NumPy one of the file's type."""
+        if self._sink is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._sink = self._path.open("wb")
+            self._writer = pa.ipc.new_stream(self._sink, self._schema, options=_COMPRESSION)
         if not isinstance(array, pa.Array):
             array = pa.array(array, type=self._schema.field(0).type)
         self._writer.write_batch(pa.record_batch([array], schema=self._schema))
 
     def close(self) -> None:
         """End writing."""
-        self._writer.close()
-        self._sink.close()
+        if self._sink is not None:
+            self._writer.close()
+            self._sink.close()
 
     def read(self) -> Iterator[Any]:
         """Each PyArrow array, after `close`."""
+        if self._sink is None:
+            return
         with self._path.open("rb") as source, pa.ipc.open_stream(source) as reader:
             for batch in reader:
                 yield batch.column(0)
 
     def delete(self) -> None:
         """Give its disk space back."""
-        self._path.unlink()
+        self._path.unlink(missing_ok=True)

@@ -86,16 +86,32 @@ class Dataset:
     def _counted_keys(self) -> pl.DataFrame:
         path = self.folder / "cache" / "keys.parquet"
         if path.is_file():
-            return pl.read_parquet(path)
+            try:
+                return pl.read_parquet(path)
+            except (OSError, pl.exceptions.PolarsError) as error:
+                raise _altered(path, str(error)) from None
         single = [field.name for field in self.fields if field.kind != "list"]
         lists = [field.name for field in self.fields if field.kind == "list"]
         columns = {name: slot for slot, name in enumerate(single)}
         numbers = {name: number for number, name in enumerate(lists)}
-        found = counted_keys(self.schema.fields, columns, numbers, self.part("train"))
+        found = counted_keys(self.schema.fields, columns, numbers, self.part("train"), self._mean_weight)
         scratch = path.with_name(f".{os.getpid()}-{path.name}")
-        found.write_parquet(scratch)
-        scratch.replace(path)
+        try:
+            found.write_parquet(scratch)
+            scratch.replace(path)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            scratch.unlink(missing_ok=True)
+            raise CtrError(
+                f'"{path}": the values of train cannot be written ({error}); '
+                "make room or allow writing there, and run the same command again"
+            ) from None
         return found
+
+    @property
+    def _mean_weight(self) -> float:
+        """Of the train rows, as the log has them."""
+        weights = self.manifest["weights"]
+        return float(weights["mean"]) if weights else 1.0
 
     @cached_property
     def keys(self) -> Keys:
@@ -160,13 +176,12 @@ class Dataset:
             target.parent.mkdir(exist_ok=True)
             scratch = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=target.parent))
             try:
-                weights = self.manifest["weights"]
                 write_arrays(
                     scratch,
                     self._frames(name),
                     self.fields,
                     extra=self.manifest["row_columns"],
-                    mean_weight=weights["mean"] if weights else 1.0,
+                    mean_weight=self._mean_weight,
                     hashed=self.hashed,
                 )
                 scratch.rename(target)

@@ -102,7 +102,7 @@ class Networks:
         NOTE[DIFF] Where rows are shared, a smaller table has other rows for the same values, and dense weights that fit
         the old ones are of no use: such a retraining starts from fresh weights, where OptFS takes an early copy.
         """
-        if layout.placement is None:
+        if layout.placement == self.placement:  # every row is where it was
             return compact_network(start or self.fresh(), self._dataset, feature_set)
         whole = self.fresh()
         torch.manual_seed(self._seed)

@@ -10,6 +10,7 @@ import torch
 
 from ctr.config import Config
 from ctr.dataset.store import Dataset, Part
+from ctr.jobs.collisions import collisions
 from ctr.jobs.models import Model
 from ctr.jobs.pair_facts import interactions
 from ctr.jobs.report_facts import ceiling, feature_counts, gates, histories, peak_memory, planted, versions
@@ -122,6 +123,10 @@ def build_report(
         "planted": planted(config, dataset, feature_set),
         "gates": gates(feature_set),
         "interactions": interactions(chosen.model, valid) if chosen else None,
+        "collisions": {
+            "baseline": collisions(baseline.model),
+            "selected": collisions(chosen.model) if chosen else None,
+        },
         "dropped_reads": dropped_reads(chosen, other_reading, dataset),
         "bias": {info.name: specs[info.name].serve_value for info in dataset.fields if info.serve} or None,
     }

@@ -34,7 +34,7 @@ class HashedTable(Table):
         linear: int,
         lookups: int,
         odd: tuple[tuple[int, int], ...] = (),
-        scale: float = 0.05,
+        scale: float = 0.01,
     ) -> None:
         super().__init__(rows, self._width(dim, linear, lookups), linear, scale, uniform=True)
         odd = odd if dim else ()  # nothing but first-order weights, which are added up however many there are
@@ -122,7 +122,7 @@ class RobeTable(LookupTable):
         linear: int,
         lookups: int,
         odd: tuple[tuple[int, int], ...] = (),
-        scale: float = 0.05,
+        scale: float = 0.01,
     ) -> None:
         super().__init__(rows, second_rows, dim, linear, lookups, odd, scale)
         if linear:

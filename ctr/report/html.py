@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from ctr.report import headline, plots, tables
+from ctr.report.collisions import collisions_plot, collisions_table
 from ctr.report.curve import curve_plot, difference_plot
 from ctr.report.learning import learning_plot
 from ctr.report.log_facts import log_facts
@@ -42,6 +43,8 @@ def write_report(report: dict[str, Any], folder: Path, *, features: pl.DataFrame
         planted=tables.planted_table(report),
         pairs_plot=pairs_plot(report),
         pairs=pairs_table(report),
+        collisions_plot=collisions_plot(report),
+        collisions=collisions_table(report),
         quality=tables.quality_table(report),
         sizes=tables.sizes_table(report),
         seconds=tables.seconds_table(report),

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from ctr.errors import DataError
 from ctr.report import tables
+from ctr.report.collisions import collisions_table
 from ctr.report.headline import verdict
 from ctr.report.log_facts import join_fact, log_facts
 from ctr.report.pairs import pairs_table
@@ -18,6 +19,7 @@ from ctr.report.terminal import fact_sheet, heading, ruled_table, setting_text, 
 from ctr.report.units import ABSENT, Report, count, decimal, known, pick, share, signed, size
 
 _TOP = 15  # features listed
+_WORST = 10  # fields whose collisions are listed
 _PARTS = ("train", "valid", "test")
 
 
@@ -46,6 +48,7 @@ def dataset(folder: Path, manifest: Mapping[str, Any]) -> RenderableType:
             f"{count(number)} {key.replace('_', ' ')}" for key, number in aside.items() if number
         ),
         "joins": "; ".join(join_fact(join) for join in manifest["joins"]),
+        "encoding": "hashed: values are keys, no vocabulary" if manifest["encoding"] == "hashed" else None,
         "digest": manifest["digest"],
     }
     columns = ["part", "rows", "positive", "share", *(["from", "to"] if window else [])]
@@ -62,15 +65,21 @@ def _span(window: Sequence[Any] | None) -> list[str]:
 
 
 def _vocabulary(folder: Path, manifest: Mapping[str, Any]) -> Table:
-    """Fields in schema order: values, and how many train rows (of lists: items) are unknown or missing."""
-    path = folder / "vocabulary.parquet"
+    """Fields in schema order: values, and how many train rows (of lists: items) are unknown or missing.
+
+    Hashed values are counted when such a dataset is first trained on, and shown by their keys.
+    """
+    hashed = manifest["encoding"] == "hashed"
+    path = folder / ("cache/keys.parquet" if hashed else "vocabulary.parquet")
     found = {name: frame for (name,), frame in _parquet(path).group_by("field")} if path.is_file() else {}
     specs = {spec["name"]: spec for spec in manifest["schema"]["fields"]}
     lines = []
     for entry in manifest["fields"]:
         spec, own = specs.get(entry["name"], {}), found.get(entry["name"])
         kind = f"{entry['kind']}, {spec['transform']}" if spec.get("transform") else entry["kind"]
-        line = [entry["name"], kind, count(entry["features"] - 2), count(spec.get("min_count"))]
+        features = own.height if hashed and own is not None else entry["features"]
+        values = ABSENT if features is None else count(features - 2)
+        line = [entry["name"], kind, values, ABSENT if hashed else count(spec.get("min_count"))]
         lines.append([*line, *(_frequencies(own) if own is not None else [ABSENT] * 3)])
     columns = ["field", "kind", "values", "min count", "unknown", "missing", "most frequent value"]
     return ruled_table(columns, lines, left=("field", "kind", "most frequent value"))
@@ -160,6 +169,10 @@ def run(folder: Path, report: Report) -> RenderableType:
         shown.append(_of(curve, columns))
     pairs = pairs_table(report)
     shown += [_of(pairs)] if pairs else []
+    if shared := collisions_table(report, _WORST):
+        shown.append(
+            _of(shared, ("field", "values", "values on a row", "merged", "rows learn from own field"))
+        )
     fields = tables.fields_table(report, None)
     if fields and known(pick(report, "difference", "test_auc", "value")):
         shown.append(_of(fields))
@@ -206,6 +219,7 @@ def bundle(folder: Path, manifest: Mapping[str, Any]) -> RenderableType:
         "format version": setting_text(manifest["format_version"]),
         "kept": _kept(counts) if counts else None,
         "fields": f"{len(names)}: {', '.join(names)}",
+        "kept values": _kept_values(manifest.get("kept_values")),
         "architecture": settings_text(architecture),
         "interactions": _pair_counts(pairs) if pairs else None,
         "size": f"{size(sum(files.values()))} in {len(files)} files",
@@ -229,6 +243,17 @@ def bundle(folder: Path, manifest: Mapping[str, Any]) -> RenderableType:
 def _pair_counts(pairs: Mapping[str, Any]) -> str:
     memorized, factorized = count(len(pairs["memorized"])), count(len(pairs["factorized"]))
     return f"{memorized} pairs memorized in {count(pairs['cross_rows'] - 1)} rows, {factorized} factorized"
+
+
+def _kept_values(entry: Mapping[str, Any] | None) -> str | None:
+    """How a bundle without vocabulary knows them, and how often it is wrong."""
+    if entry is None:
+        return None
+    whole = f"; all of {', '.join(entry['whole'])}" if entry["whole"] else ""
+    return (
+        f"{count(entry['values'])} fingerprints of {entry['bits']} bits, which take {entry['error_rate']:.2g} "
+        f"of the dropped values for kept ones{whole}"
+    )
 
 
 def _of(table: tables.Table, columns: Sequence[str] | None = None) -> Table:

@@ -31,7 +31,7 @@ def compact_layout(
         placement: of the compact network, where features are hashed.
         error: largest share of dropped values that may pass for kept ones, where there is no vocabulary.
     """
-    fields = _kept_fields(dataset, feature_set)
+    fields = _kept_fields(dataset, feature_set, placement is not None)
     if dataset.hashed:
         kept_values = _kept_values(dataset, feature_set, error)
         return Layout(dataset, None, fields, placement=placement, kept=kept_values)
@@ -95,8 +95,9 @@ def compact_placement(placement: Placement, dataset: Dataset, feature_set: Featu
     return placement.kept(feature_counts(dataset), feature_counts(dataset, feature_set))
 
 
-def _kept_fields(dataset: Dataset, feature_set: FeatureSet) -> list[str]:
-    kept = feature_set.kept
+def _kept_fields(dataset: Dataset, feature_set: FeatureSet, placed: bool) -> list[str]:
+    """The fields that are left; where features are placed, one of which train rows read nothing has no place."""
+    kept = _read(dataset, feature_set) if placed else feature_set.kept
     return [info.name for info in dataset.fields if kept[info.offset : info.offset + info.features].any()]
 
 
@@ -110,10 +111,11 @@ def compact_network(
     Args:
         network: over all features of `dataset` (row = global id + 1). Its gate is left behind.
         table: of the compact network, where features are hashed: by default a copy of `network`'s, of the same size. A
-            smaller one has other rows for the same features, so it cannot be filled from it.
+            smaller one has other rows for the same features, so it cannot be filled from it; nor can one with fields
+            that are free of collisions, whose rows follow the numbers of what is kept.
     """
     kept = feature_set.kept
-    left = set(_kept_fields(dataset, feature_set))
+    left = set(_kept_fields(dataset, feature_set, isinstance(network.table, HashedTable)))
     slots = [slot for slot, info in enumerate(dataset.fields) if info.name in left]
     compact_table: Table
     if isinstance(network.table, HashedTable):

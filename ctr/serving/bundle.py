@@ -14,7 +14,9 @@
 Nothing in it is ever run as code. No time and no absolute path is in it: the same run gives the same bytes.
 """
 
+import math
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -117,31 +119,34 @@ class Bundle:
             raise broken(self.folder, f'"{VOCABULARY}": expected each row of the table once, 1 to {rows} - 1')
         return frame
 
-    def reader(self, vocabulary: pl.DataFrame | None) -> PlacedFeatures | PlacedKeys | None:
+    def reader(
+        self, vocabulary: pl.DataFrame | None, weights: Mapping[str, npt.NDArray[Any]]
+    ) -> PlacedFeatures | PlacedKeys | None:
         """From numbers, or hashes, to places in the table; None where numbers are rows.
 
         Args:
             vocabulary: what `vocabulary` returned, None where values are hashed.
+            weights: what `weights` returned, whose tables are read.
 
         Raises:
             DataError: placement and table, or the fingerprints of kept values and what is said of them, do not fit.
         """
         manifest = self.manifest
         if manifest.placement is None:
+            if manifest.architecture.get("composition"):
+                raise broken(self.folder, f'"{MANIFEST}": rows are put together, but there is no placement')
             return None
+        specs = sorted(self.schema.fields, key=lambda spec: spec.kind == "list")
+        owners = [spec.shares or spec.name for spec in specs]
         try:
-            placement = Placement.from_entry(manifest.placement)
-            sizes = (manifest.architecture["rows"], manifest.architecture["second_rows"])
-            if (placement.rows, placement.second_rows) != sizes:
-                raise ValueError("it is not of these tables")
-            specs = sorted(self.schema.fields, key=lambda spec: spec.kind == "list")
-            owners = [spec.shares or spec.name for spec in specs]
-            for owner in owners:
-                placement.of(owner)
+            placement = Placement.from_entry(manifest.placement.model_dump())
+            _check_placement(placement, owners, vocabulary, manifest.architecture, weights)
+            if vocabulary is not None:
+                return PlacedFeatures.of_vocabulary(placement, vocabulary)
         except (KeyError, TypeError, ValueError) as error:
-            raise broken(self.folder, f'"{MANIFEST}": no placement: {error!r}') from None
-        if vocabulary is not None:
-            return PlacedFeatures.of_vocabulary(placement, vocabulary)
+            raise broken(
+                self.folder, f'"{MANIFEST}": the placement does not fit: {first_line(error)}'
+            ) from None
         entry = manifest.kept_values
         assert entry is not None
         try:
@@ -154,6 +159,8 @@ class Bundle:
             )
         except ValueError as error:
             raise broken(self.folder, f'"{KEPT_VALUES}": {error}') from None
+        if not math.isclose(kept.error_rate, entry.error_rate):
+            raise broken(self.folder, f'"{MANIFEST}": expected error_rate = {kept.error_rate}')
         return PlacedKeys(placement, owners, kept)
 
     def crosses(self, vocabulary: pl.DataFrame | None) -> CrossKeys | None:
@@ -211,6 +218,49 @@ class Bundle:
             return pl.read_parquet(self.folder / name, glob=False)
         except (pl.exceptions.PolarsError, OSError) as error:
             raise broken(self.folder, f'"{name}" cannot be read: {first_line(error)}') from None
+
+
+def _check_placement(
+    placement: Placement,
+    owners: Sequence[str],
+    vocabulary: pl.DataFrame | None,
+    architecture: Mapping[str, Any],
+    weights: Mapping[str, npt.NDArray[Any]],
+) -> None:
+    """Make sure that every place is within the tables, and read as the network reads it.
+
+    Raises:
+        ValueError: it is not.
+    """
+    counts = {} if vocabulary is None else dict(vocabulary.group_by("field").len().iter_rows())
+    there = {stretch.field for stretch in placement.stretches}
+    for owner in [*owners, *counts]:
+        if owner not in there:
+            raise ValueError(f'it has no stretch for "{owner}"')
+    tables = {"table.weight": (placement.rows, placement.width)}
+    if placement.second_rows:
+        tables["table.second.weight"] = (placement.second_rows, placement.second_width)
+    for name, shape in tables.items():
+        found = weights[name].shape if name in weights else None
+        if found != shape:
+            raise ValueError(f'"{name}": expected the shape {shape}, found {found}')
+    odd, multi = placement.odd_lookups, placement.composition == "multi_hash"
+    stated = {
+        "composition": placement.composition,
+        "rows": placement.rows,
+        "second_rows": placement.second_rows,
+        "lookups": placement.second_width if multi else placement.lookups,
+        "odd_lookups": [[slot, odd[owner]] for slot, owner in enumerate(owners) if owner in odd],
+    }
+    for key, value in stated.items():
+        if architecture.get(key) != value:
+            raise ValueError(f"architecture.{key}: expected {value}, found {architecture.get(key)}")
+    side_by_side = placement.composition in ("lookup", "robe")
+    for own in placement.stretches:
+        if own.exact and vocabulary is None:
+            raise ValueError(f'"{own.field}" cannot be free of collisions without a vocabulary')
+        if own.exact and counts.get(own.field, 0) * (own.lookups if side_by_side else 1) > own.rows:
+            raise ValueError(f'the stretch of "{own.field}" has too few rows for its features')
 
 
 def _check_files(folder: Path, manifest: Manifest) -> None:

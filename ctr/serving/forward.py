@@ -50,6 +50,9 @@ class Forward:
             raise ValueError(
                 f'no composition "{found.composition}"{nearest(found.composition, COMPOSITIONS)}'
             )
+        single = found.fields - len(found.pooling)
+        if not all(0 <= slot < single for slot, _ in found.vectors):
+            raise ValueError(f"vectors: expected slots from 0 to {single - 1}, found {found.vectors}")
         try:
             with torch.random.fork_rng(devices=[]):  # the fresh weights are replaced at once
                 small = replace(found, rows=1, second_rows=min(1, found.second_rows))

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 import ctr
 from ctr.dataset.personal_fields import PersonalField
+from ctr.dataset.placement import Composition
 from ctr.errors import ConfigError, CtrError, DataError
 from ctr.settings import Strict
 
@@ -24,6 +25,7 @@ ALWAYS = (SCHEMA, WEIGHTS, GOLDEN)
 _LARGEST = 256 << 20
 
 Finite = Annotated[float, Key(allow_inf_nan=False)]
+Count = Annotated[int, Key(ge=0, lt=1 << 48)]
 
 
 class FileEntry(Strict):
@@ -92,6 +94,31 @@ class CrossesEntry(Strict):
     admitted: Annotated[int, Key(ge=0)]
 
 
+class StretchEntry(Strict):
+    """Where the features of one field are: see `ctr.dataset.placement.Stretch`."""
+
+    field: str
+    start: Count
+    rows: Count
+    second_start: Count
+    second_rows: Count
+    lookups: Count
+    exact: bool
+
+
+class PlacementEntry(Strict):
+    """Which rows of which tables a feature reads: see `ctr.dataset.placement.Placement`."""
+
+    composition: Composition
+    shared: bool
+    width: Count
+    linear: Annotated[int, Key(ge=0, le=1)]
+    lookups: Count
+    rows: Count
+    second_rows: Count
+    stretches: Annotated[list[StretchEntry], Key(min_length=1)]
+
+
 class PersonalEntry(Strict):
     """The columns whose cells are replaced by pseudonyms, and the id of the key (see `ctr.dataset.personal`).
 
@@ -150,7 +177,7 @@ class Manifest(Strict):
     files: dict[str, FileEntry]
     checksum: str
     encoding: Literal["vocabulary", "hashed"] = "vocabulary"
-    placement: dict[str, Any] | None = None
+    placement: PlacementEntry | None = None
     kept_values: KeptValuesEntry | None = None
     crosses: CrossesEntry | None = None
 

@@ -19,7 +19,7 @@ from ctr.dataset.reading import Chunk, chunks
 from ctr.errors import ConfigError, DataError, nearest
 from ctr.serving.bundle import GOLDEN_PROBABILITY, Bundle
 from ctr.serving.joins import joined_from, table_at_path
-from ctr.serving.manifest import GOLDEN, broken
+from ctr.serving.manifest import GOLDEN, broken, first_line
 from ctr.serving.probability_file import ProbabilityFile
 from ctr.serving.reading_keys import reading_keys
 from ctr.serving.rows import encoded_rows
@@ -74,15 +74,17 @@ class Scorer:
         entries = [entry.model_dump() for entry in manifest.fields]
         vocabulary = None if manifest.encoding == "hashed" else self.bundle.vocabulary()
         self._encoder = Encoder(schema, entries, vocabulary)
-        self._reader = self.bundle.reader(vocabulary)
+        weights = self.bundle.weights()
+        self._reader = self.bundle.reader(vocabulary, weights)
         from ctr.serving.forward import Forward
 
         try:
             rate = manifest.sampling.negative_keep_rate if manifest.sampling else 1.0
             crosses = self.bundle.crosses(vocabulary)
-            self._forward = Forward(manifest.architecture, self.bundle.weights(), rate, crosses)
+            self._forward = Forward(manifest.architecture, weights, rate, crosses)
         except ValueError as error:
-            raise broken(self.bundle.folder, f"architecture and weights do not fit: {error}") from None
+            found = first_line(error)
+            raise broken(self.bundle.folder, f"architecture and weights do not fit: {found}") from None
         self._check_golden()
 
     @property

@@ -56,10 +56,13 @@ def fit(
 
     Raises:
         CtrError: the loss or a prediction became NaN or infinite (names the step), or the checkpoint is damaged.
+        DataError: the network was built on the vocabulary of another dataset.
     """
     if (valid is None) != (steps is not None):
         raise ValueError("fit: expected valid or steps, one of them")
-    require_dataset(network, train)
+    for batches in (train, valid):
+        if batches is not None:
+            require_dataset(network, batches)
     total = (epochs or settings.epochs) * len(train) if steps is None else steps
     loop = _Loop(network, train, valid, settings, folder, total, rates, companion, watcher)
     loop.resume()

@@ -24,7 +24,8 @@ from ctr.dataset.synthetic import read_truth, write_log
 from ctr.jobs.train import load_report, train
 from ctr.settings import dump_toml, load_toml
 from pipelines.benchmarks.interaction_steps import measure
-from pipelines.benchmarks.quality import CONFIGS, LOGS, mean_and_spread, splits
+from pipelines.benchmarks.quality import CONFIGS, LOGS, splits
+from pipelines.benchmarks.spreads import mean_and_spread
 
 OUTPUT = Path("runs/interactions")
 PLANTED = Path("data/synthetic/pairs")

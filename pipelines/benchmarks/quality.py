@@ -25,6 +25,7 @@ from ctr.dataset.store import Dataset, Part
 from ctr.evaluation.metrics import measure
 from ctr.jobs.train import load_report, train
 from ctr.settings import dump_toml
+from pipelines.benchmarks.spreads import mean_and_spread
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 LOGS = ("ml100k", "adkdd", "criteo28k")
@@ -141,12 +142,6 @@ def _lightgbm(config: Config, schema: Path, seed: int) -> float:
     )
     features, labels = rows(dataset.sealed_test())
     return measure(labels, np.asarray(model.predict(features))).auc
-
-
-def mean_and_spread(values: Any, sign: str = "") -> str:
-    """Mean and standard deviation."""
-    spread = np.std(values, ddof=1) if len(values) > 1 else float("nan")
-    return f"{np.mean(values):{sign}.4f} ({spread:.4f})"
 
 
 if __name__ == "__main__":

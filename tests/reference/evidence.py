@@ -7,6 +7,8 @@ import math
 
 import torch
 
+from tests.reference.hashed_tables import read
+
 STEP = 1e-6  # of a gate, for central differences; so small that no ReLU is crossed
 
 
@@ -14,21 +16,31 @@ def rows_of(network, inputs):
     """Per row of a batch its occurrences: (slot, table row, the vector that the gate is given)."""
     single, lists = inputs.ids.shape[1], inputs.list_lengths.shape[1]
     table = network.table.weight.detach()
+
+    def looked_up(feature, places, at, slot):
+        """The table row of a feature, or what is put together of the rows at its place."""
+        return (
+            table[feature] if places is None else read(network.composition, network.table, places[at], slot)
+        )
+
     found = []
     for row in range(len(inputs.ids)):
         occurrences = []
         for slot in range(single):
             feature = int(inputs.ids[row, slot])
-            vector = table[feature] * (1.0 if inputs.values is None else float(inputs.values[row, slot]))
+            factor = 1.0 if inputs.values is None else float(inputs.values[row, slot])
+            vector = factor * looked_up(feature, inputs.places, (row, slot), slot)
             start = 0
             for (at, size), weight in zip(network.vectors, network.projections, strict=True):
                 if at == slot and feature > 0:
                     vector = vector + inputs.vectors[row, start : start + size].double() @ weight
                 start += size
             occurrences.append((slot, feature, vector))
-        for place, feature in zip(inputs.list_slots.tolist(), inputs.list_ids.tolist(), strict=True):
+        listed = zip(inputs.list_slots.tolist(), inputs.list_ids.tolist(), strict=True)
+        for at, (place, feature) in enumerate(listed):
             if place // lists == row:
-                occurrences.append((single + place % lists, feature, table[feature]))
+                slot = single + place % lists
+                occurrences.append((slot, feature, looked_up(feature, inputs.list_places, at, slot)))
         found.append(occurrences)
     return found
 

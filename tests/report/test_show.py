@@ -6,6 +6,7 @@ from rich.console import Console
 
 from ctr.dataset.ingest import ingest
 from ctr.dataset.schema import Schema
+from ctr.dataset.store import Dataset
 from ctr.errors import ConfigError, DataError
 from ctr.report.show import show
 from ctr.settings import check
@@ -115,6 +116,15 @@ def test_a_dataset_shows_the_vocabulary_of_each_field(dataset):
     text = _text(dataset)
     assert _cells(text, "user") == ["user", "categorical", "4", "1", "0 %", "10.0 %", "a (40.0 %)"]
     assert _cells(text, "at")[:3] == ["at", "numeric, quantile", "4"]
+
+
+def test_a_dataset_of_hashed_values_shows_what_is_known_of_them(tmp_path, dataset):
+    schema = Schema.model_validate(json.loads((dataset / "manifest.json").read_text())["schema"])
+    hashed = ingest(schema, tmp_path / "log.csv", tmp_path / "datasets", encoding="hashed")
+    assert "no vocabulary" in _text(hashed)
+    assert _cells(_text(hashed), "user")[2:] == ["-"] * 5
+    distinct = Dataset(hashed).vocabulary.filter(field="user").height - 2  # counts them
+    assert _cells(_text(hashed), "user")[2:4] == [str(distinct), "-"]
 
 
 def test_a_dataset_without_its_vocabulary_is_shown_all_the_same(dataset):

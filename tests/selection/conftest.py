@@ -32,12 +32,12 @@ def _one_thread():
 def make_dataset(tmp_path_factory):
     """A dataset of a frame: parquet in, random split; `fields` as in a schema."""
 
-    def encode(frame: pl.DataFrame, fields: list[dict], **keys) -> Dataset:
+    def encode(frame: pl.DataFrame, fields: list[dict], encoding: str = "vocabulary", **keys) -> Dataset:
         folder = tmp_path_factory.mktemp("log")
         frame.write_parquet(folder / "log.parquet")
         content = {"name": "log", "label": "click", "read": {"format": "parquet"}, "split": SPLIT, **keys}
         schema = check({**content, "fields": fields}, Schema, "schema")
-        return Dataset(ingest(schema, folder / "log.parquet", folder))
+        return Dataset(ingest(schema, folder / "log.parquet", folder, encoding=encoding))
 
     return encode
 
@@ -107,6 +107,18 @@ PLANTED_FIELDS = [{"name": name} for name in ("useful", "noise", "other")]
 def planted(make_dataset) -> Dataset:
     """6000 rows, one useful field of 8 values and 90 values of noise."""
     return make_dataset(planted_log(), PLANTED_FIELDS)
+
+
+@pytest.fixture(scope="session")
+def keyed_mixed(make_dataset) -> Dataset:
+    """`mixed` without a vocabulary."""
+    return make_dataset(mixed_log(), MIXED_FIELDS, encoding="hashed")
+
+
+@pytest.fixture(scope="session")
+def keyed_planted(make_dataset) -> Dataset:
+    """`planted` without a vocabulary."""
+    return make_dataset(planted_log(), PLANTED_FIELDS, encoding="hashed")
 
 
 @pytest.fixture

@@ -11,11 +11,20 @@ import torch
 
 from ctr.dataset.feature_set import FeatureSet
 from ctr.dataset.ingest import ingest
+from ctr.dataset.kept_values import KeptValues
 from ctr.dataset.layout import Layout
+from ctr.dataset.placement import place
 from ctr.dataset.schema import Schema
 from ctr.dataset.store import Dataset
-from ctr.network.network import Architecture, build
-from ctr.selection.compaction import compact_architecture, compact_layout, compact_network
+from ctr.network.embeddings import Table
+from ctr.network.network import Architecture, build, build_table
+from ctr.selection.compaction import (
+    compact_architecture,
+    compact_layout,
+    compact_network,
+    compact_placement,
+    feature_counts,
+)
 from ctr.serving.export import export_bundle
 from ctr.settings import check
 
@@ -114,37 +123,62 @@ def loud(network, seed=0):
         if tensor.is_floating_point():
             random_ = torch.randn_like(tensor) * 0.5
             tensor.copy_(random_.abs() + 0.5 if name.endswith("running_var") else random_)
-    network.table.weight.data[0] = 0.0
+    for module in network.modules():
+        if isinstance(module, Table):
+            module.weight.data[0] = 0.0
     return network.eval()
 
 
-def some_of(dataset, share, seed=0):
+def some_of(dataset, share, seed=0, reads="zero"):
     """A random feature set."""
     draw = np.random.default_rng(seed)
     kept = draw.random(dataset.features) < share
-    return FeatureSet.of(dataset, kept, draw.random(dataset.features), {"selector": "random"})
+    found = FeatureSet.of(dataset, kept, draw.random(dataset.features), {"selector": "random"})
+    return found if reads == "zero" else found.reading(dataset, reads)
 
 
 class Trained:
-    """A dataset with a network, as a job hands them to the export."""
+    """A dataset with a network, as a job hands them to the export.
 
-    def __init__(self, dataset, source, backbone="deepfm", share=None, seed=0, **architecture):
+    placing: how `ctr.dataset.placement.place` is to hash features; None gives each a row of its own.
+    feature_set: what is kept, instead of a random share.
+    """
+
+    def __init__(
+        self,
+        dataset,
+        source,
+        backbone="deepfm",
+        share=None,
+        seed=0,
+        *,
+        placing=None,
+        reads="zero",
+        feature_set=None,
+        **architecture,
+    ):
         self.dataset, self.source = dataset, source
-        self.layout = Layout(dataset)
-        self.architecture = Architecture(
-            rows=self.layout.rows,
-            fields=len(self.layout.fields),
-            pooling=self.layout.pooling,
-            vectors=self.layout.vectors,
-            **{"dim": 4, "backbone": backbone, "hidden": (8, 4), **architecture},
+        usual = Architecture(
+            rows=0, fields=0, **{"dim": 4, "backbone": backbone, "hidden": (8, 4), **architecture}
         )
+        placement = None
+        if placing is not None:
+            stated = {"dim": usual.width, "linear": usual.linear, **placing}
+            placement = place(feature_counts(dataset), **stated)
+        kept = None
+        if dataset.hashed:
+            kept = KeptValues.everything({info.shares or info.name for info in dataset.fields})
+        self.layout = Layout(dataset, placement=placement, kept=kept)
+        self.architecture = compact_architecture(usual, self.layout)
         self.network = loud(build(self.architecture))
-        self.feature_set = None
-        if share is not None:
-            self.feature_set = some_of(dataset, share, seed)
-            self.network = compact_network(self.network, dataset, self.feature_set)
-            self.layout = compact_layout(dataset, self.feature_set)
+        self.feature_set = feature_set if share is None else some_of(dataset, share, seed, reads)
+        if self.feature_set is not None:
+            if placement is not None:
+                placement = compact_placement(placement, dataset, self.feature_set)
+            self.layout = compact_layout(dataset, self.feature_set, placement)
             self.architecture = compact_architecture(self.architecture, self.layout)
+            table = None if placement is None else loud(build_table(self.architecture))
+            self.network = compact_network(self.network, dataset, self.feature_set, table)
 
     def export(self, folder):
         size = export_bundle(
@@ -171,6 +205,13 @@ def log(tmp_path_factory):
     schema = check(everything(folder), Schema, "schema")
     dataset = Dataset(ingest(schema, folder / "log.csv", folder / "datasets"))
     return folder, frame, dataset
+
+
+@pytest.fixture(scope="session")
+def keyed(log):
+    """The dataset of the log with everything, without a vocabulary."""
+    folder, _, dataset = log
+    return Dataset(ingest(dataset.schema, folder / "log.csv", folder / "datasets", encoding="hashed"))
 
 
 @pytest.fixture(scope="session")
