@@ -1,6 +1,6 @@
 """Interactions: planted pairs found again, quality on real logs beside the pure methods, what a search step costs.
 
-    python -m pipelines.benchmarks.interactions planted [--seeds 3] [--search-rows held_out train]
+    python -m pipelines.benchmarks.interactions planted [--seeds 3] [--log-seed 0] [--search-rows held_out train]
     python -m pipelines.benchmarks.interactions real    [--logs ml100k adkdd criteo28k] [--seeds 3]
     python -m pipelines.benchmarks.interactions speed
 
@@ -42,6 +42,9 @@ def main() -> None:
     parser.add_argument("part", choices=("planted", "real", "speed"))
     parser.add_argument("--logs", nargs="+", choices=LOGS, default=list(LOGS))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument(
+        "--log-seed", type=int, default=0, help="of the planted log: another one, another truth"
+    )
     parser.add_argument("--search-rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--set", action="append", default=[], dest="changes", metavar="section.key=value")
     parser.add_argument("--out", type=Path)
@@ -52,7 +55,7 @@ def main() -> None:
         for name, value in results.items():
             print(f"{name:<40} {value:>14,.3f}")
     elif arguments.part == "planted":
-        results = planted(arguments.seeds, arguments.search_rows, arguments.changes)
+        results = planted(arguments.seeds, arguments.search_rows, arguments.changes, arguments.log_seed)
     else:
         results = {
             log: real(log, arguments.seeds, arguments.search_rows, arguments.changes)
@@ -62,11 +65,14 @@ def main() -> None:
         arguments.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 
-def planted(seeds: int, search_rows: list[str], changes: list[str]) -> dict[str, Any]:
-    """Planted pairs found, empty ones chosen, AUC and rows of crosses, over seeds."""
-    if not (PLANTED / "log.parquet").is_file():
-        write_log("pairs", PLANTED, rows=300_000)
-    truth = read_truth(PLANTED).pairs().select("field_a", "field_b", "kind")
+def planted(seeds: int, search_rows: list[str], changes: list[str], log_seed: int = 0) -> dict[str, Any]:
+    """Planted pairs found, empty ones chosen, AUC and rows of crosses, over seeds of training."""
+    folder = PLANTED if log_seed == 0 else PLANTED.with_name(f"{PLANTED.name}-{log_seed}")
+    if not (folder / "log.parquet").is_file():
+        write_log("pairs", folder, rows=300_000, seed=log_seed)
+    places = {"schema": folder / "schema.toml", "input": folder / "log.parquet", "truth": folder}
+    changes = [*(f"data.{key}={path}" for key, path in places.items()), *changes]
+    truth = read_truth(folder).pairs().select("field_a", "field_b", "kind")
     results: dict[str, Any] = defaultdict(list)
     for seed in range(seeds):
         for name, own in _choices(search_rows):
