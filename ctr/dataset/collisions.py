@@ -35,7 +35,7 @@ def reads(features: pl.DataFrame, placement: Placement) -> pl.DataFrame:
     return long.filter(pl.col("row") > 0).unique(["feature", "row"], maintain_order=True)
 
 
-def field_collisions(layout: Layout) -> pl.DataFrame:
+def field_collisions(layout: Layout, features: pl.DataFrame, long: pl.DataFrame) -> pl.DataFrame:
     """Per field, in the order of the layout, what its values share.
 
     values: features that train rows read, missing among them. rows: of the table that they are placed in. load: values
@@ -45,12 +45,12 @@ def field_collisions(layout: Layout) -> pl.DataFrame:
         field learns from, the share with another value of the field, with another field; mean over train rows and
         lookups. The worst-hit fields have the largest own_noise.
 
-    Raises:
-        ValueError: features are not hashed.
+    Args:
+        features: of the layout, as `Layout.placed` gives them.
+        long: what they read, as `reads` gives it.
     """
-    placement, features = layout.placement, layout.placed()
+    placement = layout.placement
     assert placement is not None
-    long = reads(features, placement)
     total, mine = pl.col("count").sum().over("row"), pl.col("count").sum().over("row", "field")
     everyone, own = pl.len().over("row"), pl.len().over("row", "field")
     shared = long.with_columns(

@@ -31,8 +31,9 @@ def collisions(model: Model) -> dict[str, Any] | None:
     if placement is None:
         return None
     network, owners = model.load(), model.layout.owners
-    found = field_collisions(model.layout)
-    long = reads(model.layout.placed(), placement)
+    features = model.layout.placed()
+    long = reads(features, placement)
+    found = field_collisions(model.layout, features, long)
     weight = network.table.weight.detach()
     squares = weight[:, : weight.shape[1] - network.linear].double().square().sum(1).numpy()  # (rows,)
     long = long.filter(pl.col("row") < len(squares))  # a second table has no embeddings of its own
@@ -40,13 +41,14 @@ def collisions(model: Model) -> dict[str, Any] | None:
     norms = dict(long.group_by("field", maintain_order=True).agg(pl.col("squared_norm").mean()).iter_rows())
     angles = first_layer_angles(network, model.architecture)
     at_start = first_layer_angles(_untrained(model.architecture), model.architecture)
+    means = None if angles is None else _off_diagonal(angles)
     fields = {}
     for row in found.iter_rows(named=True):
         slot = owners.index(row["field"])
         fields[row.pop("field")] = {
             **row,
             "squared_norm": norms.get(owners[slot]),
-            "angle": None if angles is None else _off_diagonal(angles)[slot],
+            "angle": None if means is None else means[slot],
         }
     worst = found.sort("own_noise", "field", descending=[True, False]).filter(pl.col("own_noise") > 0)
     return {

@@ -32,6 +32,11 @@ def layout_of(log, tmp_path, make_schema, encoding, **keys):
     return Layout(dataset, placement=place(counts, dim=4, linear=1, **keys))
 
 
+def collisions_of(layout):
+    features = layout.placed()
+    return field_collisions(layout, features, reads(features, layout.placement))
+
+
 def rows_of(composition, places, width):
     if composition == "robe":
         return {place // width for place in places if place}
@@ -54,7 +59,7 @@ def test_every_share_is_that_of_comparing_each_feature_with_each_other(
         for field, count, places in layout.placed().iter_rows()
     ]
     expected = reference.field_collisions(features)
-    found = field_collisions(layout)
+    found = collisions_of(layout)
     assert found["field"].to_list() == ["user", "day", "tags"]
     for row in found.iter_rows(named=True):
         for name, value in expected[row["field"]].items():
@@ -64,22 +69,22 @@ def test_every_share_is_that_of_comparing_each_feature_with_each_other(
 def test_separate_tables_never_collide_across_fields_and_shared_ones_load_all_rows_alike(
     log, tmp_path, make_schema
 ):
-    apart = field_collisions(layout_of(log, tmp_path, make_schema, "vocabulary", shared=False, rows=20))
+    apart = collisions_of(layout_of(log, tmp_path, make_schema, "vocabulary", shared=False, rows=20))
     assert apart["across"].to_list() == [0.0, 0.0, 0.0]
     assert apart["load"].to_list() == (apart["values"] / apart["rows"]).to_list()
-    shared = field_collisions(layout_of(log, tmp_path, make_schema, "vocabulary", shared=True, rows=20))
+    shared = collisions_of(layout_of(log, tmp_path, make_schema, "vocabulary", shared=True, rows=20))
     assert shared["rows"].to_list() == [20, 20, 20]
     assert shared["load"].to_list() == [pytest.approx(shared["values"].sum() / 20)] * 3
 
 
 def test_one_row_merges_all_values_of_a_field(log, tmp_path, make_schema):
-    found = field_collisions(layout_of(log, tmp_path, make_schema, "vocabulary", shared=True, rows=1))
+    found = collisions_of(layout_of(log, tmp_path, make_schema, "vocabulary", shared=True, rows=1))
     assert found["merged"].to_list() == found["within"].to_list() == found["across"].to_list() == [1.0] * 3
 
 
 def test_fields_free_of_collisions_have_none(log, tmp_path, make_schema):
     layout = layout_of(log, tmp_path, make_schema, "vocabulary", shared=True, rows=40, collision_free=6)
-    day = field_collisions(layout).row(by_predicate=pl.col("field") == "day", named=True)
+    day = collisions_of(layout).row(by_predicate=pl.col("field") == "day", named=True)
     assert day["values"] == 5
     assert day["load"] == pytest.approx(0.5)  # two lookups, so two rows for each value
     assert [day[name] for name in ("merged", "within", "across", "own_noise", "other_noise")] == [0.0] * 5
