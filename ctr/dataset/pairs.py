@@ -40,7 +40,8 @@ def chosen_pairs(specs: Sequence[FieldSpec], stated: Sequence[Sequence[str]] | N
             mistake = f'"{a}" and "{b}" are named twice' if (a, b) in found else None
             found[a, b] = None
         if mistake:
-            mistakes.append(f"selector.pairs: {list(names)}: {mistake}")
+            shown = ", ".join(f'"{name}"' for name in names)
+            mistakes.append(f"selector.pairs: [{shown}]: {mistake}")
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     return sorted(found, key=lambda pair: (order[pair[0]], order[pair[1]]))
