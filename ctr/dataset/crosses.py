@@ -78,6 +78,35 @@ class CrossKeys:
         write_admitted(self.admitted, path)
 
 
+def cuckoo_places(admitted: Ints) -> npt.NDArray[np.int32]:
+    """(2^n,) a table in which the place of every key stands at one of two entries: its words' last n bits.
+
+    So a key is found, or missed, by two looks instead of a binary search. All keys take an entry at once, and whoever
+    is turned out goes to its other one (Pagh & Rodler, "Cuckoo Hashing", 2004; all at once as in Alcantara et al.,
+    "Real-time Parallel Hashing on the GPU", 2009). Entries that nobody took hold 0: the key there decides.
+
+    Args:
+        admitted: (A,) keys, all different.
+
+    Raises:
+        ValueError: the keys do not spread, which keys of crosses do.
+    """
+    words, everyone = np.stack([admitted >> 31, admitted & PRIME]), np.arange(len(admitted))
+    size = 1 << (2 * len(admitted) + 8).bit_length()
+    while size <= 64 * len(admitted) + 1024:
+        places, way, moving = np.full(size, -1, np.int32), np.zeros(len(admitted), np.int8), everyone
+        for _ in range(100):
+            at = words[way[moving], moving] & (size - 1)
+            turned_out = np.unique(places[at])
+            places[at] = moving
+            moving = np.concatenate([turned_out[turned_out >= 0], moving[places[at] != moving]])
+            way[moving] ^= 1
+            if not len(moving):
+                return np.maximum(places, 0)
+        size *= 2
+    raise ValueError("the keys of crosses do not spread")
+
+
 def write_admitted(admitted: Ints, path: Path) -> None:
     """Write ascending keys as differences."""
     pq.write_table(

@@ -6,7 +6,8 @@ Shapes: B rows, S single-valued fields, M memorized and H factorized pairs, P pa
 numbered features, A admitted crosses.
 
     m_p = E_m[cross(x_i, x_j)]        (B, M, d)        h_p = E_a[x_i] * E_a[x_j]        (B, H, d)
-    in a search  b_p = w[p, 0] m_p + w[p, 1] h_p       w = softmax(logits / temperature), (P, 3), the third is naive
+    in a search  b_p = w[p, 0] m_p + w[p, 1] h_p       w = softmax(logits / temperature), (P, 3), the third is naive,
+                                                       or one method for each pair, drawn by the search
 
 Keys of crosses are computed here, from the words of two features (`ctr.dataset.crosses`). Rows of E_m: 0 is what a
 cross with a dropped feature reads, zero for ever; 1 to M are the unknown crosses of the pairs; then come admitted
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ctr.network.embeddings import Inputs, Table
+from ctr.network.layers import Given
 
 PRIME = 2**31 - 1  # as in ctr.dataset.hashing
 FACTOR_START = 0.1  # standard deviation of the floats of E_a at the start
@@ -55,11 +57,17 @@ class PairLayout:
 
 
 class CrossIndex(NamedTuple):
-    """words: (V + 1, 4) int32 of features. salts: (M, 2) int64 of pairs. admitted: (A,) int64 keys, ascending."""
+    """What crosses are found by.
+
+    words: (V + 1, 4) int32 of features. salts: (M, 2) int64 of pairs. admitted: (A,) int64 keys, ascending. places:
+    (2^n,) int32, a cuckoo table: where in it a key's place among the admitted ones stands, either of its two words says
+    (`ctr.dataset.crosses.cuckoo_places`).
+    """
 
     words: Tensor
     salts: Tensor
     admitted: Tensor
+    places: Tensor
 
 
 def table_parameters(layout: PairLayout, factors: int) -> int:
@@ -77,13 +85,15 @@ def table_parameters(layout: PairLayout, factors: int) -> int:
 class PairChoice(nn.Module):
     """Weights of memorizing, factorizing and leaving out, for each of P pairs.
 
-    `logits` (P, 3) start equal. The buffer `temperature` is set from outside, by the search: it falls from 1.
+    `logits` (P, 3) start equal. The buffer `temperature` is set from outside, by the search: it falls from 1. So is
+    `drawn` (P,): the one method of each pair in this step; None takes the weights.
     """
 
     temperature: Tensor
 
     def __init__(self, pairs: int) -> None:
         super().__init__()
+        self.drawn: Tensor | None = None
         self.logits = nn.Parameter(torch.zeros(pairs, 3))
         self.register_buffer("temperature", torch.ones(()))
 
@@ -108,6 +118,7 @@ class Crosses(nn.Module):
     words: Tensor
     salts: Tensor
     admitted: Tensor
+    places: Tensor
 
     def __init__(self, layout: PairLayout, factors: Table | None, index: CrossIndex) -> None:
         super().__init__()
@@ -130,18 +141,25 @@ class Crosses(nn.Module):
         place = {slot: number for number, (slot, _) in enumerate(self.layout.shifts)}
         return tuple((place[first], place[second]) for first, second in self.layout.factorized)
 
-    def forward(self, inputs: Inputs) -> Tensor:
-        """(B, number of pair vectors * d)."""
+    def forward(self, inputs: Inputs) -> Tensor | Given:
+        """(B, number of pair vectors * d); where methods are drawn, without the pairs that are naive."""
         if self.choice is None:
             return torch.cat(self.parts(inputs), dim=1).flatten(1)  # (B, (M + H) * d)
+        if self.choice.drawn is not None:
+            return self._drawn(inputs, self.choice.drawn)
         weights = self.choice()  # (P, 3)
-        vectors = inputs.ids.new_zeros(len(inputs.ids), len(weights), self.layout.dim, dtype=weights.dtype)
-        for way, read in enumerate((self.memorized, self.products)):
-            # What has no weight is not read: a search that draws one method for each pair costs half.
-            here = weights[:, way].nonzero().squeeze(1)  # (H,)
-            weighed = weights[here, way].unsqueeze(1) * read(inputs, here)  # (B, H, d)
-            vectors = vectors.index_add(1, here, weighed)
-        return vectors.flatten(1)  # (B, P * d)
+        memory, products = self.parts(inputs)
+        vectors: Tensor = weights[:, :1] * memory + weights[:, 1:2] * products  # (B, P, d)
+        return vectors.flatten(1)
+
+    def _drawn(self, inputs: Inputs, methods: Tensor) -> Given:
+        """The vectors of pairs whose method (P,) is to memorize, then of those to factorize."""
+        memorized, factorized = ((methods == way).nonzero().squeeze(1) for way in (0, 1))
+        numbers = torch.cat([self.memorized(inputs, memorized), self.products(inputs, factorized)], dim=1)
+        pairs = torch.cat([memorized, factorized])
+        floats = torch.arange(self.layout.dim, device=pairs.device)
+        here = (pairs.unsqueeze(1) * self.layout.dim + floats).flatten()
+        return Given(numbers.flatten(1), here, len(methods) * self.layout.dim)
 
     def parts(self, inputs: Inputs) -> list[Tensor]:
         """Vectors of memorized pairs (B, M, d), then those of factorized ones (B, H, d), where there are any."""
@@ -178,18 +196,32 @@ class Crosses(nn.Module):
         pairs = len(self.salts)
         here = torch.arange(pairs, device=ids.device) if here is None else here
         first, second = self.get_buffer("memorized_first")[here], self.get_buffer("memorized_second")[here]
-        words = F.embedding(ids, self.words)  # (B, S, 4)
-        left = words[..., :2].index_select(1, first).long()  # (B, M, 2)
-        sums = left.add_(words[..., 2:].index_select(1, second)).add_(self.salts[here]).remainder_(PRIME)
-        keys = sums[..., 0] * (PRIME + 1) + sums[..., 1]  # (B, M)
-        rows = (here + 1).expand_as(keys)
+        words, salts = F.embedding(ids, self.words).long(), self.salts[here]  # (B, S, 4), (M, 2)
+        one, two = (
+            words[..., word]
+            .index_select(1, first)
+            .add_(words[..., 2 + word].index_select(1, second))
+            .add_(salts[:, word])
+            .remainder_(PRIME)
+            for word in (0, 1)
+        )  # (B, M)
+        rows = (here + 1).expand_as(one)
         if len(self.admitted):
-            at = torch.searchsorted(self.admitted, keys).clamp_(max=len(self.admitted) - 1)
-            there = self.admitted[at] == keys
+            at, there = self._place(one, two)
             if self.layout.hashed:
                 # A product, so that values of one field do not collide for all values of the other at once.
-                spread = (sums[..., 0] * (sums[..., 1] + 1)).remainder_(PRIME)
-                at = spread.remainder_(self.layout.cross_rows - 1 - pairs)
+                at = (one * (two + 1)).remainder_(PRIME).remainder_(self.layout.cross_rows - 1 - pairs)
             rows = torch.where(there, at + (pairs + 1), rows)
         present = (ids > 0).index_select(1, first) & (ids > 0).index_select(1, second)
         return rows * present
+
+    def _place(self, one: Tensor, two: Tensor) -> tuple[Tensor, Tensor]:
+        """Places among the admitted keys, and whether they are there at all, for the words of keys (B, M)."""
+        keys = one * (PRIME + 1) + two
+        at, there = torch.zeros_like(keys), torch.zeros_like(keys, dtype=torch.bool)
+        for word in (one, two):
+            # index_select, which reads a flat index in parallel, takes a third of the time of tensor[index].
+            place = self.places.index_select(0, (word & (len(self.places) - 1)).view(-1)).view_as(word)
+            match = self.admitted.index_select(0, place.view(-1)).view_as(word) == keys
+            at, there = torch.where(match, place, at), there | match
+        return at, there

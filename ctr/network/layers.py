@@ -8,13 +8,24 @@ that is zero must act as one that is not there.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 Norm = Literal["none", "batch", "layer"]
+
+
+class Given(NamedTuple):
+    """Some of the numbers that a layer reads: numbers (B, n), at the positions here (n,) of its size N.
+
+    The others are zero, and cost nothing.
+    """
+
+    numbers: Tensor
+    here: Tensor
+    size: int
 
 
 class Linear(nn.Linear):
@@ -67,17 +78,36 @@ class MLP(nn.Sequential):
             size = units
         super().__init__(*steps, Linear(size, 1))
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor | Given) -> Tensor:
         """(B, N) -> (B,)."""
-        for step in self:
-            input = step(input)  # (B, units), in the end (B, 1)
-        return input.squeeze(1)
+        first, *others = self
+        if isinstance(input, Given):
+            assert isinstance(first, Linear)
+            output = F.linear(input.numbers, first.weight.index_select(1, input.here), first.bias)
+        else:
+            output = first(input)
+        for step in others:
+            output = step(output)  # (B, units), in the end (B, 1)
+        return output.squeeze(1)
 
 
-def side_by_side(*inputs: Tensor | None) -> Tensor:
+def side_by_side(*inputs: Tensor | Given | None) -> Tensor | Given:
     """The flat inputs that there are, (B, N1), (B, N2), ... -> (B, N1 + N2 + ...)."""
-    there = [tensor for tensor in inputs if tensor is not None]
-    return there[0] if len(there) == 1 else torch.cat(there, dim=1)
+    there = [input for input in inputs if input is not None]
+    if len(there) == 1:
+        return there[0]
+    numbers = torch.cat([input.numbers if isinstance(input, Given) else input for input in there], dim=1)
+    if not any(isinstance(input, Given) for input in there):
+        return numbers
+    here, size = list[Tensor](), 0
+    for input in there:
+        if isinstance(input, Given):
+            here.append(input.here + size)
+            size += input.size
+        else:
+            here.append(torch.arange(size, size + input.shape[1], device=input.device))
+            size += input.shape[1]
+    return Given(numbers, torch.cat(here), size)
 
 
 def inner_product_sum(embeddings: Tensor) -> Tensor:

@@ -87,7 +87,8 @@ def search(
         network = fresh(_both(space, pairs, dim), space.keys(pairs))
         batches = Batches(learned, train.layout, train.batch_size, train.seed)
         own = folder / f"round-{number + 1}"
-        looks += _fitted(network, batches, valid, settings, training, own, DrawnPaths(network, seed), watcher)
+        paths = DrawnPaths(network, seed, naive=dim < space.dim)
+        looks += _fitted(network, batches, valid, settings, training, own, paths, watcher)
         evidence = pair_evidence(network, Batches(judging, train.layout, valid.batch_size)).numpy()
         found = _gains(evidence, space, pairs, settings.cross_price / HELD_OUT)
         gains[[space.pairs.index(pair) for pair in pairs]] = found

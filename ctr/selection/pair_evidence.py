@@ -1,11 +1,11 @@
 """What each pair saves, memorized or factorized, on rows that the weights never saw.
 
-Search: in each step every pair is either memorized or factorized, drawn anew, so that both ways learn to carry the
-whole of a pair, and neither starves because the other was faster. Afterwards one pass over held-out rows asks, for
-each pair
-and each way alone, what it would cost to be without it: the test of `ctr.selection.evidence`, with the vector of a
-pair in the place of an embedding. With c what the pair adds to the logit when its weight is 1, p the probability, y
-the label,
+Search: in each step every pair is memorized or factorized, drawn anew, so that both ways learn to carry the whole of
+a pair, and neither starves because the other was faster. (Or naive, where there are many: such a pair costs nothing in
+that step.)
+Afterwards one pass over held-out rows asks, for each pair and each way alone, what it would cost to be without it: the
+test of `ctr.selection.evidence`, with the vector of a pair in the place of an embedding. With c what the pair adds to
+the logit when its weight is 1, p the probability, y the label,
 
     S = sum of (p - y) c       H = sum of p (1 - p) c^2       evidence = max(0, -S_0)^2 / (2 H)      nats
 
@@ -30,8 +30,6 @@ from ctr.network.network import Network
 from ctr.selection.pair_choice import choice_of
 from ctr.training.predict import to_inputs
 
-_NEVER = -1e9  # a logit
-
 
 class DrawnPaths:
     """Draws a method for each pair before each step: a companion of `ctr.training.fit`.
@@ -39,29 +37,28 @@ class DrawnPaths:
     Args:
         network: whose crosses have a choice; its logits are set, not learned.
         seed: of the draws; each step has its own, so that an interrupted search goes on alike.
+        naive: whether that is drawn as well. It makes a step cheaper, and what is learned in it less.
     """
 
-    def __init__(self, network: Network, seed: int) -> None:
+    def __init__(self, network: Network, seed: int, *, naive: bool = False) -> None:
         self._choice, self._seed, self._step = choice_of(network), seed, 0
-        self._choice.logits.requires_grad_(False)
+        self._ways = 3 if naive else 2
+        self._choice.logits.requires_grad_(False)  # they stay equal: a look sees what is drawn on average
+        self._choice.logits.data[:, self._ways :] = -torch.inf
 
     def before_step(self, inputs: Inputs, labels: Tensor, weights: Tensor | None, progress: float) -> None:
         """Draw."""
         logits = self._choice.logits
         generator = torch.Generator().manual_seed(self._seed + 1_000_003 * self._step)
-        memorized = torch.rand(len(logits), generator=generator) < 0.5
-        drawn = torch.full(logits.shape, _NEVER)
-        drawn[memorized, 0] = 0.0
-        drawn[~memorized, 1] = 0.0
-        logits.data.copy_(drawn)
+        self._choice.drawn = torch.randint(self._ways, (len(logits),), generator=generator).to(logits.device)
         self._step += 1
 
     def after_backward(self) -> None:
-        """Nothing is learned here."""
+        """The draw has served."""
+        self._choice.drawn = None
 
     def before_look(self) -> dict[str, float]:
-        """Both ways at half their weight."""
-        half(self._choice.logits.data)
+        """Nothing is learned here."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -73,17 +70,11 @@ class DrawnPaths:
         self._step = state["step"]
 
 
-def half(logits: Tensor) -> None:
-    """Give memorizing and factorizing a weight of one half each."""
-    logits[:, :2] = 0.0
-    logits[:, 2] = _NEVER
-
-
 def pair_evidence(network: Network, batches: Batches) -> Tensor:
     """(P, 2) nats that memorizing alone and factorizing alone save on the given rows.
 
     Args:
-        network: trained on other rows, with both ways at half their weight.
+        network: trained on other rows; its methods have the weight that they were drawn with.
     """
     crosses = network.crosses
     assert crosses is not None
@@ -96,7 +87,6 @@ def pair_evidence(network: Network, batches: Batches) -> Tensor:
     hook = crosses.register_forward_hook(keep)
     was_training = network.training
     network.eval()
-    half(choice_of(network).logits.data)
     pairs = len(crosses.layout.memorized)
     slope = torch.zeros(pairs, 2, dtype=torch.float64)
     products = torch.zeros(pairs, 2, 2, dtype=torch.float64)
@@ -118,6 +108,7 @@ def pair_evidence(network: Network, batches: Batches) -> Tensor:
             products += torch.einsum("b,bpk,bpl->pkl", weight, adds, adds)
     hook.remove()
     network.train(was_training)
-    at_zero = slope - 0.5 * products.sum(2)  # (P, 2)
+    weights = choice_of(network)().detach().double().cpu()[:, :2]  # (P, 2)
+    at_zero = slope - torch.einsum("pkl,pl->pk", products, weights)
     curvature = products.diagonal(dim1=1, dim2=2)  # (P, 2)
     return (-at_zero).clamp(min=0.0).square() / (2.0 * curvature).clamp(min=1e-30)

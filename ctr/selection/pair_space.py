@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ctr.dataset.crosses import CrossKeys, counted_crosses, feature_words
+from ctr.dataset.crosses import CrossKeys, counted_crosses, cuckoo_places, feature_words
 from ctr.dataset.hashing import Ints
 from ctr.dataset.layout import Layout
 from ctr.dataset.pairs import PairNames
@@ -143,5 +143,6 @@ def cross_index(keys: CrossKeys) -> CrossIndex:
         "words": keys.words,
         "salts": keys.salts,
         "admitted": keys.admitted,
+        "places": cuckoo_places(keys.admitted),
     }
     return CrossIndex(**{name: torch.from_numpy(array) for name, array in arrays.items()})

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ctr.dataset.crosses import counted_crosses, feature_words, pair_salts
+from ctr.dataset.crosses import counted_crosses, cuckoo_places, feature_words, pair_salts
 from ctr.network.crosses import CrossIndex, PairLayout
 from ctr.network.embeddings import Inputs
 from ctr.network.network import Architecture, Network, build
@@ -26,7 +26,7 @@ def measure(steps: int = 8) -> dict[str, float]:
     plain = build(Architecture(FEATURES + 1, FIELDS, DIM, "deepfm", HIDDEN))
     layout, index = _pairs(batches)
     searched = build(Architecture(FEATURES + 1, FIELDS, DIM, "deepfm", HIDDEN, pairs=layout), index=index)
-    ways = (_step(plain), _step(searched, DrawnPaths(searched, 0)))
+    ways = (_step(plain), _step(searched, DrawnPaths(searched, 0, naive=True)))
     # One after the other, so that a busy machine slows both down.
     seconds = [[_seconds(step, *batches[number % len(batches)]) for step in ways] for number in range(steps)]
     before, search = (float(np.median(column)) for column in zip(*seconds[1:], strict=True))
@@ -56,7 +56,8 @@ def _pairs(batches: list[tuple[Inputs, torch.Tensor]]) -> tuple[PairLayout, Cros
     pairs = [(names[i], names[j]) for i, j in slots]
     found = counted_crosses({name: ids[:, slot] for slot, name in enumerate(names)}, pairs, words, 2)
     admitted = np.unique(np.concatenate(list(found.values())))
-    index = CrossIndex(*(torch.from_numpy(array) for array in (words, pair_salts(pairs), admitted)))
+    arrays = (words, pair_salts(pairs), admitted, cuckoo_places(admitted))
+    index = CrossIndex(*(torch.from_numpy(array) for array in arrays))
     layout = PairLayout(
         searched_dim(len(pairs), PAIR_DIM, 2),
         tuple(slots),

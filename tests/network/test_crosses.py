@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from ctr.dataset.crosses import cuckoo_places
 from ctr.errors import ConfigError
 from ctr.network.backbones import BACKBONES
 from ctr.network.crosses import Crosses, CrossIndex, PairLayout
@@ -35,10 +38,9 @@ def index_of(inputs: Inputs, pairs=PAIRS, share: float = 0.7) -> CrossIndex:
         for (i, j), salt in zip(pairs, salts.tolist(), strict=True)
         if row[i] and row[j]
     }
-    kept = sorted(key for key in keys if draw.random() < share)
-    return CrossIndex(
-        torch.from_numpy(words).int(), torch.from_numpy(salts), torch.tensor(kept, dtype=torch.int64)
-    )
+    kept = np.array(sorted(key for key in keys if draw.random() < share), np.int64)
+    arrays = (words.astype(np.int32), salts, kept, cuckoo_places(kept))
+    return CrossIndex(*(torch.from_numpy(array) for array in arrays))
 
 
 def loud(module):
@@ -175,3 +177,31 @@ def test_a_backbone_keeps_its_pairs_when_fields_leave(kind):
     embeddings[:, 1] = 0.0
     found = backbone.keep_fields([0, 2])(embeddings[:, [0, 2]], pairs)
     torch.testing.assert_close(found, backbone(embeddings, pairs))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    left=st.integers(1, 60),
+    right=st.integers(1, 400),
+    pairs=st.integers(1, 3),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_admitted_crosses_are_found_by_two_looks_and_no_other_ones(left, right, pairs, seed):
+    """Also where whole fields cross, whose keys are sums."""
+    draw = np.random.default_rng(seed)
+    words = [draw.integers(0, reference.PRIME, (pairs, size, 2)) for size in (left, right)]
+    sums = (words[0][:, :, None] + words[1][:, None]) % reference.PRIME  # (pairs, left, right, 2)
+    keys = np.unique((sums[..., 0] * (reference.PRIME + 1) + sums[..., 1]).ravel())
+    known = keys[draw.random(len(keys)) < 0.5]
+    places = cuckoo_places(known)
+    assert len(places) <= 8 * len(known) + 1024
+    for key in keys:
+        looks = [places[word & (len(places) - 1)] for word in (key >> 31, key & reference.PRIME)]
+        found = [place for place in looks if len(known) and known[place] == key]
+        assert bool(found) == (key in known)
+        assert all(place == np.searchsorted(known, key) for place in found)
+
+
+def test_keys_that_do_not_spread_are_refused():
+    with pytest.raises(ValueError, match="do not spread"):
+        cuckoo_places(np.arange(1, 200, dtype=np.int64) << 40)

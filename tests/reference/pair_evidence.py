@@ -5,12 +5,13 @@ from collections.abc import Sequence
 
 
 def evidence(
-    contributions: Sequence[Sequence[float]], logits: Sequence[float], labels: Sequence[int]
+    contributions: Sequence[Sequence[float]], weight: float, logits: Sequence[float], labels: Sequence[int]
 ) -> list[float]:
     """Nats that each way alone saves, to second order.
 
     Args:
-        contributions: of each row, what each way adds to the logit at weight 1; both have the weight one half now.
+        contributions: of each row, what each way adds to the logit at weight 1.
+        weight: that both have now.
         logits: of each row, with these.
     """
     found = []
@@ -20,7 +21,7 @@ def evidence(
             chance = 1.0 / (1.0 + math.exp(-logit))
             spread = chance * (1.0 - chance)
             # The slope of the loss in this way's weight, extrapolated to where neither way adds anything.
-            slope += (chance - label) * adds[way] - spread * adds[way] * 0.5 * (adds[0] + adds[1])
+            slope += (chance - label) * adds[way] - spread * adds[way] * weight * (adds[0] + adds[1])
             curvature += spread * adds[way] ** 2
         found.append(max(0.0, -slope) ** 2 / (2.0 * curvature) if curvature else 0.0)
     return found

@@ -128,7 +128,9 @@ def test_crosses_with_a_dropped_feature_read_zeros_and_are_not_counted(mixed):
     assert len(torch.unique(rows)) == len(space.admitted["user", "day"]) + 1
 
 
-def test_evidence_is_that_of_nested_loops(mixed, searched):
+@pytest.mark.parametrize("naive", [False, True])
+def test_evidence_is_that_of_nested_loops(mixed, searched, naive):
+    DrawnPaths(searched, 0, naive=naive)
     layout, valid = Layout(mixed), mixed.part("valid")
     batches = Batches(valid, layout, len(valid))
     found = pair_evidence(searched, batches)
@@ -146,25 +148,48 @@ def test_evidence_is_that_of_nested_loops(mixed, searched):
             searched.backbone(embedded, vectors + one).backward()
             gradient = one.grad.view(len(PAIRS), 3)[pair]
             contributions.append([float(gradient @ part[row, pair]) for part in parts])
-        expected = reference.evidence(contributions, logits.tolist(), valid.labels.tolist())
+        expected = reference.evidence(
+            contributions, 1 / 3 if naive else 1 / 2, logits.tolist(), valid.labels.tolist()
+        )
         np.testing.assert_allclose(found[pair].numpy(), expected, rtol=1e-3, atol=1e-5)
 
 
-def test_in_each_step_every_pair_has_one_method_drawn_and_a_step_repeats_its_draws(searched):
-    paths = DrawnPaths(searched, seed=3)
+@pytest.mark.parametrize("naive", [False, True])
+def test_in_each_step_every_pair_has_one_method_drawn_and_a_step_repeats_its_draws(searched, naive):
+    paths, choice = DrawnPaths(searched, seed=3, naive=naive), choice_of(searched)
     drawn_once = []
-    for _ in range(50):
+    for _ in range(100):
         paths.before_step(None, None, None, 0.0)
-        weights = choice_of(searched)()
-        assert sorted(torch.unique(weights).tolist()) == [0.0, 1.0]
-        assert not weights[:, 2].any()
-        drawn_once.append(weights.clone())
-    share = torch.stack(drawn_once)[..., 0].mean()
-    assert 0.4 < share < 0.6
+        drawn_once.append(choice.drawn)
+        paths.after_backward()
+        assert choice.drawn is None
+    share = torch.bincount(torch.stack(drawn_once).flatten(), minlength=3) / (100 * len(PAIRS))
+    assert ((share > 0.25) & (share < 0.42)).all()
     again = DrawnPaths(searched, seed=3)
     again.load_state_dict({"step": 20})
     again.before_step(None, None, None, 0.0)
-    assert torch.equal(choice_of(searched)(), drawn_once[20])
+    assert torch.equal(choice.drawn, drawn_once[20])
+
+
+def test_a_step_reads_the_method_drawn_and_nothing_of_naive_pairs(searched, mixed):
+    """The same logits, and gradients, as with weights of one and zero over all pairs."""
+    inputs = to_inputs(Layout(mixed).gather(mixed.part("valid"), np.arange(40)), searched.device)
+    choice = choice_of(searched)
+    methods = torch.arange(len(PAIRS)) % 3
+    choice.drawn = methods
+    logits = searched(inputs)
+    logits.sum().backward()
+    gradients = {name: value.grad for name, value in searched.named_parameters() if value.grad is not None}
+    searched.zero_grad()
+    choice.drawn = None
+    choice.logits.data.copy_(1e9 * torch.eye(3)[methods])
+    weighed = searched(inputs)
+    weighed.sum().backward()
+    torch.testing.assert_close(logits, weighed)
+    for name, value in searched.named_parameters():
+        if not name.startswith("crosses.choice"):
+            mine, other = (g.to_dense() for g in (gradients[name], value.grad))
+            torch.testing.assert_close(mine, other)
 
 
 def test_the_temperature_falls_by_steps_and_an_evaluation_leaves_it_alone(searched, mixed):

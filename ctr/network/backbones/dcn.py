@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ctr.network.backbones.backbone import Backbone, Part
-from ctr.network.layers import MLP, Linear, Norm, VectorCross, side_by_side
+from ctr.network.layers import MLP, Given, Linear, Norm, VectorCross, side_by_side
 
 
 class DCN(Backbone):
@@ -43,7 +43,7 @@ class DCN(Backbone):
         self.cross_head = Linear(self.size("cross_head"), 1, bias=False)
         self.mlp = MLP(self.size("mlp"), hidden, dropout, norm)
 
-    def forward(self, embeddings: Tensor, pairs: Tensor | None = None) -> Tensor:
+    def forward(self, embeddings: Tensor, pairs: Tensor | Given | None = None) -> Tensor:
         """(B, F, D), and numbers of pairs (B, N) for the MLP -> logits (B,)."""
         inputs = embeddings.flatten(1)  # (B, F * D)
         logits: Tensor = self.cross_head(self.cross(inputs)).squeeze(1)

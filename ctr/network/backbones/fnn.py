@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ctr.network.backbones.backbone import Backbone, Part
-from ctr.network.layers import MLP, Norm, side_by_side
+from ctr.network.layers import MLP, Given, Norm, side_by_side
 
 
 class FNN(Backbone):
@@ -31,7 +31,7 @@ class FNN(Backbone):
         super().__init__(fields, width, hidden, dropout, norm, pair_numbers=pair_numbers)
         self.mlp = MLP(self.size("mlp"), hidden, dropout, norm)
 
-    def forward(self, embeddings: Tensor, pairs: Tensor | None = None) -> Tensor:
+    def forward(self, embeddings: Tensor, pairs: Tensor | Given | None = None) -> Tensor:
         """(B, F, D), and numbers of pairs (B, N) for the MLP -> logits (B,)."""
         logits: Tensor = self.mlp(side_by_side(embeddings.flatten(1), pairs))
         return logits

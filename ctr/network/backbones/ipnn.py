@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ctr.network.backbones.backbone import Backbone, Part
-from ctr.network.layers import MLP, InnerProducts, Norm, side_by_side
+from ctr.network.layers import MLP, Given, InnerProducts, Norm, side_by_side
 
 
 class IPNN(Backbone):
@@ -33,7 +33,7 @@ class IPNN(Backbone):
         self.products = InnerProducts(fields)
         self.mlp = MLP(self.size("mlp"), hidden, dropout, norm)
 
-    def forward(self, embeddings: Tensor, pairs: Tensor | None = None) -> Tensor:
+    def forward(self, embeddings: Tensor, pairs: Tensor | Given | None = None) -> Tensor:
         """(B, F, D), and numbers of pairs (B, N) for the MLP -> logits (B,)."""
         inputs = side_by_side(embeddings.flatten(1), self.products(embeddings), pairs)  # (B, F * D + P + N)
         logits: Tensor = self.mlp(inputs)

@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ctr.network.backbones.backbone import Backbone
-from ctr.network.layers import Norm
+from ctr.network.layers import Given, Norm
 
 
 class Poly2(Backbone):
@@ -33,6 +33,8 @@ class Poly2(Backbone):
     ) -> None:
         super().__init__(fields, width, hidden, dropout, norm, pair_numbers=pair_numbers)
 
-    def forward(self, embeddings: Tensor, pairs: Tensor | None = None) -> Tensor:
+    def forward(self, embeddings: Tensor, pairs: Tensor | Given | None = None) -> Tensor:
         """(B, F, D), and numbers of pairs (B, N) -> logits (B,)."""
-        return embeddings.new_zeros(len(embeddings)) if pairs is None else pairs.sum(1)
+        if pairs is None:
+            return embeddings.new_zeros(len(embeddings))
+        return (pairs.numbers if isinstance(pairs, Given) else pairs).sum(1)
