@@ -20,7 +20,7 @@ import numpy as np
 from ctr.config import Config, load_config
 from ctr.dataset.ingest import ingest
 from ctr.dataset.schema import load_schema
-from ctr.dataset.split_spec import RandomSplit
+from ctr.dataset.split_spec import RandomSplit, TimeSplit
 from ctr.dataset.store import Dataset, Part
 from ctr.evaluation.metrics import measure
 from ctr.jobs.train import load_report, train
@@ -89,15 +89,27 @@ def curve(log: str, seeds: int, changes: list[str]) -> dict[str, Any]:
     return {f"{selector}@{ratio}": pairs for (selector, ratio), pairs in values.items()}
 
 
-def splits(log: str, seeds: int, folder: Path = OUTPUT) -> Iterator[tuple[int, Path]]:
-    """Seeds, each with the schema to use: with a split of its own where rows are split at random."""
+def splits(
+    log: str, seeds: int, folder: Path = OUTPUT, *, earlier: float = 0.0
+) -> Iterator[tuple[int, Path]]:
+    """Seeds, each with the schema to use: with a split of its own where rows are split at random.
+
+    Args:
+        earlier: by which share of its rows the test part of a log that is split by time begins earlier with each seed.
+    """
     path = Path(load_config(CONFIGS / f"{log}.toml").data.schema_file)
     schema = load_schema(path)
     for seed in range(seeds):
-        if not isinstance(schema.split, RandomSplit):
+        if isinstance(schema.split, RandomSplit):
+            change: dict[str, float] = {"seed": seed}
+        elif (
+            earlier and seed and isinstance(schema.split, TimeSplit) and isinstance(schema.split.test, float)
+        ):
+            change = {"test": schema.split.test + seed * earlier}
+        else:
             yield seed, path
             continue
-        other = schema.model_copy(update={"split": schema.split.model_copy(update={"seed": seed})})
+        other = schema.model_copy(update={"split": schema.split.model_copy(update=change)})
         target = folder / "schemas" / f"{schema.name}-{seed}.toml"
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(dump_toml(other.model_dump(mode="json", exclude_unset=True)), encoding="utf-8")
