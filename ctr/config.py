@@ -47,6 +47,7 @@ _OF_PAIRS = (
     "pair_dim",
     "min_count",
     "cross_bytes",
+    "sketch_bytes",
     "random_counts",
     "max_memorized",
     "max_cross_bytes",
@@ -161,7 +162,8 @@ class SelectorConfig(Strict):
         `train`, the rows that the weights learn from, as published.
     pairs: [field, field] of each; by default all. pair_dim: floats of a pair's vector.
     min_count: train rows that a cross needs for a row of its own. cross_bytes: budget of the table of crosses, whose
-        rows they then share; by default each has its own.
+        rows they then share; by default each has its own. sketch_bytes: of memory in which crosses are counted, about,
+        where `cross_bytes` is stated; by default they are counted exactly.
     max_memorized, max_cross_bytes: what the choice must meet: pairs memorized, bytes of a row for each of their
         crosses.
     cross_price: nats of train log loss that memorizing must save for each admitted cross, where `search_rows =
@@ -185,6 +187,7 @@ class SelectorConfig(Strict):
     pair_dim: Annotated[int, Key(ge=1, le=1024)] = 8
     min_count: Whole = 2
     cross_bytes: Annotated[int | str | None, AfterValidator(_bytes)] = None
+    sketch_bytes: Annotated[int | str | None, AfterValidator(_bytes)] = None
     random_counts: Annotated[list[Annotated[int, Key(ge=0)]], Key(min_length=2, max_length=2)] | None = None
     max_memorized: Annotated[int, Key(ge=0)] | None = None
     max_cross_bytes: Annotated[int | str | None, AfterValidator(_bytes)] = None
@@ -230,6 +233,11 @@ class SelectorConfig(Strict):
                     raise ValueError(
                         f'{name} applies to kind = "optinter" and "optfs+optinter", found kind = "{self.kind}"'
                     )
+        if self.sketch_bytes is not None and (self.cross_bytes is None or self.min_count > 255):
+            raise ValueError(
+                "sketch_bytes counts to 255, for crosses that share the rows of cross_bytes: state cross_bytes, and a "
+                f"min_count of at most 255, found {self.min_count}"
+            )
         if self.choice != "search" and self.max_memorized is not None:
             raise ValueError(f'max_memorized limits a search, found choice = "{self.choice}"')
         if (self.choice == "random") != (self.random_counts is not None):

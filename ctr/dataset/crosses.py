@@ -12,7 +12,7 @@ multilinear in the halves of both keys, hence universal (Carter & Wegman, 1979):
 probability of 2^-62. No key is written to disk per row; what is kept are those of admitted crosses, in order.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,9 @@ import pyarrow.parquet as pq
 from ctr.dataset.hashing import PRIME, Ints, Keys, halves, hashes, spread
 from ctr.dataset.pairs import PairNames
 
+Bits = npt.NDArray[np.uint8]
 _FIRST_WORD = 2000  # lookups of the words of a feature: no table has so many of its own
+_SKETCH = ("first_word", "second_word")  # columns of the file
 _LEFT, _RIGHT = slice(0, 2), slice(2, 4)
 
 
@@ -61,12 +63,14 @@ class CrossKeys:
     """What a network needs to find the rows of crosses.
 
     pairs: those that are memorized. words: (V + 1, 4) of features. admitted: (A,) keys of the crosses that are frequent
-    enough, ascending, over all pairs.
+    enough, ascending, over all pairs. sketch: (2, W) bits in which those of frequent crosses are set
+    (`ctr.dataset.cross_sketch`), instead of their keys; None where keys are kept.
     """
 
     pairs: tuple[PairNames, ...]
     words: npt.NDArray[np.int32]
     admitted: Ints
+    sketch: Bits | None = None
 
     @property
     def salts(self) -> Ints:
@@ -74,8 +78,12 @@ class CrossKeys:
         return pair_salts(self.pairs)
 
     def write(self, path: Path) -> None:
-        """The admitted keys as parquet: sorted numbers as differences."""
-        write_admitted(self.admitted, path)
+        """The admitted keys, or the bits of the sketch, as parquet."""
+        if self.sketch is None:
+            write_admitted(self.admitted, path)
+        else:
+            columns = {name: self.sketch[row] for row, name in enumerate(_SKETCH)}
+            pq.write_table(pa.table(columns), path, compression="zstd", use_dictionary=False)
 
 
 def cuckoo_places(admitted: Ints) -> npt.NDArray[np.int32]:
@@ -136,6 +144,22 @@ def read_admitted(path: Path) -> Ints:
     return keys
 
 
+def read_sketch(path: Path) -> Bits:
+    """The bits of a sketch that `CrossKeys.write` wrote, (2, W).
+
+    Raises:
+        ValueError: the file does not hold them.
+    """
+    try:
+        table = pq.read_table(path)
+        columns = [table.column(name) for name in _SKETCH]
+    except (pa.ArrowException, KeyError, OSError) as error:
+        raise ValueError(f"cannot be read: {error}") from None
+    if any(column.type != pa.uint8() or column.null_count for column in columns) or not len(table):
+        raise ValueError(f'expected bytes in the columns "{_SKETCH[0]}" and "{_SKETCH[1]}"')
+    return np.stack([column.to_numpy() for column in columns])
+
+
 def counted_crosses(
     columns: Mapping[str, Ints],
     pairs: Sequence[PairNames],
@@ -152,25 +176,45 @@ def counted_crosses(
         words: of features.
         min_count: rows that a cross needs.
     """
-    salts = pair_salts(pairs)
-    local = {name: _compact(columns[name]) for name in dict.fromkeys(name for pair in pairs for name in pair)}
+    compacted = compact(columns, pairs)
     found = {}
-    for (a, b), salt in zip(pairs, salts, strict=True):
-        (numbers_a, ids_a), (numbers_b, ids_b) = local[a], local[b]
-        joint, counts = _joint_counts(ids_a, ids_b, len(numbers_b), len(numbers_a))
-        first, second = numbers_a[joint // len(numbers_b)], numbers_b[joint % len(numbers_b)]
-        frequent = (counts >= min_count) & (first > 0) & (second > 0)
-        left, right = words[first[frequent], _LEFT], words[second[frequent], _RIGHT]
-        found[a, b] = np.sort(cross_keys(left.astype(np.int64), right.astype(np.int64), salt))
+    for (a, b), salt in zip(pairs, pair_salts(pairs), strict=True):
+        keys, counts = joint_keys(compacted[a], compacted[b], words, salt)
+        found[a, b] = np.sort(keys[counts >= min_count])
     return found
 
 
-def _compact(column: Ints) -> tuple[Ints, Ints]:
-    """Numbers that occur, ascending, and (N,) the place of each row's among them."""
-    there = np.flatnonzero(np.bincount(column))
-    place = np.zeros(int(there.max(initial=0)) + 1, np.int64)
-    place[there] = np.arange(len(there))
-    return there, place[column]
+def compact(columns: Mapping[str, Ints], pairs: Iterable[PairNames]) -> dict[str, tuple[Ints, Ints]]:
+    """Of each field of the pairs: the numbers that occur, ascending, and (N,) the place of each row's among them."""
+    found = {}
+    for name in dict.fromkeys(name for pair in pairs for name in pair):
+        column = columns[name]
+        if int(column.max(initial=0)) > 4 * len(column) + 1_000_000:
+            found[name] = np.unique(column, return_inverse=True)
+            continue
+        there = np.flatnonzero(np.bincount(column))
+        place = np.zeros(int(there.max(initial=0)) + 1, np.int64)
+        place[there] = np.arange(len(there))
+        found[name] = there, place[column]
+    return found
+
+
+def joint_keys(
+    first: tuple[Ints, Ints], second: tuple[Ints, Ints], words: npt.NDArray[np.int32], salt: Ints
+) -> tuple[Ints, Ints]:
+    """Keys of the different crosses of two compact columns of a pair, and the rows of each; dropped features have none.
+
+    Args:
+        first, second: numbers that occur, and the place of each row's among them.
+    """
+    (numbers_a, ids_a), (numbers_b, ids_b) = first, second
+    joint, counts = _joint_counts(ids_a, ids_b, len(numbers_b), len(numbers_a))
+    left, right = numbers_a[joint // len(numbers_b)], numbers_b[joint % len(numbers_b)]
+    there = (left > 0) & (right > 0)
+    keys = cross_keys(
+        words[left[there], _LEFT].astype(np.int64), words[right[there], _RIGHT].astype(np.int64), salt
+    )
+    return keys, counts[there]
 
 
 def _joint_counts(first: Ints, second: Ints, seconds: int, firsts: int) -> tuple[Ints, Ints]:

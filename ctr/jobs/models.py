@@ -275,6 +275,7 @@ class Trainer:
     def _space(self, layout: Layout) -> PairSpace:
         settings = self.config.selector
         assert settings.cross_bytes is None or isinstance(settings.cross_bytes, int)
+        assert settings.sketch_bytes is None or isinstance(settings.sketch_bytes, int)
         return PairSpace(
             self.dataset,
             layout,
@@ -282,6 +283,7 @@ class Trainer:
             min_count=settings.min_count,
             dim=settings.pair_dim,
             cross_bytes=settings.cross_bytes,
+            sketch_bytes=settings.sketch_bytes,
         )
 
     def _search(self, price: float) -> optfs.Search:

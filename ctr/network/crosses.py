@@ -60,14 +60,16 @@ class CrossIndex(NamedTuple):
     """What crosses are found by.
 
     words: (V + 1, 4) int32 of features. salts: (M, 2) int64 of pairs. admitted: (A,) int64 keys, ascending. places:
-    (2^n,) int32, a cuckoo table: where in it a key's place among the admitted ones stands, either of its two words says
-    (`ctr.dataset.crosses.cuckoo_places`).
+    (2^n,) int32, a cuckoo table: one of a key's two words says where its place among the admitted ones stands
+    (`ctr.dataset.crosses.cuckoo_places`). sketch: (2, W) uint8, bits of which both are set for an admitted cross, where
+    keys are not kept; W is 0 where they are.
     """
 
     words: Tensor
     salts: Tensor
     admitted: Tensor
     places: Tensor
+    sketch: Tensor
 
 
 def table_parameters(layout: PairLayout, factors: int) -> int:
@@ -119,6 +121,7 @@ class Crosses(nn.Module):
     salts: Tensor
     admitted: Tensor
     places: Tensor
+    sketch: Tensor
 
     def __init__(self, layout: PairLayout, factors: Table | None, index: CrossIndex) -> None:
         super().__init__()
@@ -206,8 +209,9 @@ class Crosses(nn.Module):
             for word in (0, 1)
         )  # (B, M)
         rows = (here + 1).expand_as(one)
-        if len(self.admitted):
-            at, there = self._place(one, two)
+        sketched = self.sketch.shape[1] > 0
+        if sketched or len(self.admitted):
+            at, there = self._sketched(one, two) if sketched else self._place(one, two)
             if self.layout.hashed:
                 # A product, so that values of one field do not collide for all values of the other at once.
                 at = (one * (two + 1)).remainder_(PRIME).remainder_(self.layout.cross_rows - 1 - pairs)
@@ -225,3 +229,12 @@ class Crosses(nn.Module):
             match = self.admitted.index_select(0, place.view(-1)).view_as(word) == keys
             at, there = torch.where(match, place, at), there | match
         return at, there
+
+    def _sketched(self, one: Tensor, two: Tensor) -> tuple[Tensor, Tensor]:
+        """No places, and whether both bits of crosses are set, for the words of keys (B, M)."""
+        set_bits = []
+        for bits, word in zip(self.sketch, (one, two), strict=True):
+            at = word.remainder(8 * len(bits))
+            byte = bits.index_select(0, (at >> 3).view(-1)).view_as(at)
+            set_bits.append((byte >> (at & 7)) & 1 > 0)
+        return one, set_bits[0] & set_bits[1]

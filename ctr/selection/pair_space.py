@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ctr.dataset.cross_sketch import CrossSketch
 from ctr.dataset.crosses import CrossKeys, counted_crosses, cuckoo_places, feature_words
 from ctr.dataset.hashing import Ints
 from ctr.dataset.layout import Layout
@@ -22,12 +23,14 @@ class PairSpace:
     """Pairs of the fields that a network is fed.
 
     Args:
-        dataset: crosses are counted in its train rows, exactly.
+        dataset: crosses are counted in its train rows.
         layout: what the network reads; pairs with a field that it does not feed are left out.
         pairs: in schema order.
         min_count: train rows that a cross needs to have a row of its own.
         dim: floats of a pair's vector.
         cross_bytes: budget of the table of crosses; None gives each admitted cross a row.
+        sketch_bytes: memory to count crosses in, about (`ctr.dataset.cross_sketch`), with `cross_bytes`; None counts
+            exactly, a pair at a time, and keeps the key of each admitted cross.
 
     Raises:
         ConfigError: rows are hashes without a vocabulary, or no pair is left.
@@ -42,6 +45,7 @@ class PairSpace:
         min_count: int,
         dim: int,
         cross_bytes: int | None = None,
+        sketch_bytes: int | None = None,
     ) -> None:
         if dataset.hashed:
             raise ConfigError(
@@ -50,6 +54,7 @@ class PairSpace:
             )
         self._dataset, self._layout = dataset, layout
         self.dim, self.cross_bytes, self.min_count = dim, cross_bytes, min_count
+        self._sketch_bytes = sketch_bytes
         self.slots = {name: slot for slot, name in enumerate(layout.fields[: len(layout.single)])}
         self.pairs = [pair for pair in pairs if pair[0] in self.slots and pair[1] in self.slots]
         if not self.pairs:
@@ -63,17 +68,31 @@ class PairSpace:
 
     @cached_property
     def admitted(self) -> dict[PairNames, Ints]:
-        """Ascending keys of the crosses of each pair that enough train rows hold."""
+        """Ascending keys of the crosses of each pair that enough train rows hold, counted exactly."""
+        return counted_crosses(self._columns(self.pairs), self.pairs, self.words, self.min_count)
+
+    @cached_property
+    def _counts(self) -> dict[PairNames, int]:
+        """How many crosses of each pair enough train rows hold."""
+        if self._sketch_bytes is not None:
+            return self._sketch(self.pairs).frequent
+        return {pair: len(keys) for pair, keys in self.admitted.items()}
+
+    def _columns(self, pairs: Sequence[PairNames]) -> dict[str, Ints]:
+        """(N,) numbers of features of each field in train rows."""
         part, names = self._dataset.part("train"), self._layout.fields
-        columns = {
+        return {
             name: self._layout.numbers[np.asarray(part.ids[:, self._layout.single[names.index(name)]])]
-            for name in dict.fromkeys(name for pair in self.pairs for name in pair)
+            for name in dict.fromkeys(name for pair in pairs for name in pair)
         }
-        return counted_crosses(columns, self.pairs, self.words, self.min_count)
+
+    def _sketch(self, pairs: Sequence[PairNames]) -> CrossSketch:
+        assert self._sketch_bytes is not None
+        return CrossSketch(self._columns(pairs), pairs, self.words, self.min_count, self._sketch_bytes)
 
     def rows(self, pair: PairNames) -> int:
         """Rows that memorizing a pair takes, its unknown cross among them."""
-        return len(self.admitted[pair]) + 1
+        return self._counts[pair] + 1
 
     def bytes(self, memorized: Sequence[PairNames]) -> int:
         """Of the table that memorizes these pairs with a row for each cross."""
@@ -81,9 +100,12 @@ class PairSpace:
 
     def keys(self, memorized: Sequence[PairNames]) -> CrossKeys:
         """What the crosses of these pairs are found by."""
-        empty = np.zeros(0, np.int64)
-        admitted = np.concatenate([empty, *(self.admitted[pair] for pair in memorized)])
         words = self.words if memorized else np.zeros((1, 4), np.int32)
+        empty = np.zeros(0, np.int64)
+        if self._sketch_bytes is not None:
+            # Counted anew, so that pairs that are not memorized take no room in it.
+            return CrossKeys(tuple(memorized), words, empty, self._sketch(memorized).bits())
+        admitted = np.concatenate([empty, *(self.admitted[pair] for pair in memorized)])
         return CrossKeys(tuple(memorized), words, np.unique(admitted))
 
     def layout(
@@ -107,7 +129,9 @@ class PairSpace:
                     f"expected at "
                     f"least {least} for {len(memorized)} memorized pairs; state {least * self.dim * _FLOAT32:,} or more"
                 )
-            hashed, rows = rows > budget + 1, min(rows, budget + 1)
+            hashed = self._sketch_bytes is not None or rows > budget + 1
+            # With a sketch, one row more than the least, in case that it found no frequent cross.
+            rows = min(max(rows, least + 1), budget + 1)
         shifts, factor_rows = self._factor_rows(name for pair in factorized for name in pair)
         return PairLayout(
             dim=dim or self.dim,
@@ -144,5 +168,6 @@ def cross_index(keys: CrossKeys) -> CrossIndex:
         "salts": keys.salts,
         "admitted": keys.admitted,
         "places": cuckoo_places(keys.admitted),
+        "sketch": np.zeros((2, 0), np.uint8) if keys.sketch is None else keys.sketch,
     }
     return CrossIndex(**{name: torch.from_numpy(array) for name, array in arrays.items()})

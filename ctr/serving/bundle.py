@@ -5,7 +5,7 @@
     vocabulary.parquet    field, role, value, id: the row of the embedding table that each kept feature reads, or its
                           number, where rows follow from hashes
     kept_values.parquet   instead of a vocabulary where values are hashed: which of them are kept
-    crosses.parquet       keys of the crosses of memorized pairs that have a row, where there are such pairs
+    crosses.parquet       which crosses of memorized pairs have a row (keys, or a sketch), where there are such pairs
     weights.safetensors   the network's weights
     side_tables/*.parquet what the kept fields need of the schema's joins
     golden.parquet        a few raw rows (personal cells replaced) with the probability that the exported network
@@ -28,7 +28,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from ctr.dataset.crosses import CrossKeys, feature_words, read_admitted
+from ctr.dataset.crosses import CrossKeys, feature_words, read_admitted, read_sketch
 from ctr.dataset.hashing import vocabulary_keys
 from ctr.dataset.kept_values import KeptValues
 from ctr.dataset.placed import PlacedFeatures, PlacedKeys
@@ -177,14 +177,20 @@ class Bundle:
             return None
         if vocabulary is None:
             raise broken(self.folder, f'"{MANIFEST}": crosses without a vocabulary')
+        admitted, sketch = np.zeros(0, np.int64), None
         try:
-            admitted = read_admitted(self.folder / CROSSES)
-            if len(admitted) != entry.admitted:
-                raise ValueError(f"expected {entry.admitted} keys, found {len(admitted)}")
+            if entry.sketch is None:
+                admitted = read_admitted(self.folder / CROSSES)
+                if len(admitted) != entry.admitted:
+                    raise ValueError(f"expected {entry.admitted} keys, found {len(admitted)}")
+            else:
+                sketch = read_sketch(self.folder / CROSSES)
+                if sketch.shape[1] != entry.sketch:
+                    raise ValueError(f"expected {entry.sketch} bytes a column, found {sketch.shape[1]}")
         except ValueError as error:
             raise broken(self.folder, f'"{CROSSES}": {error}') from None
         words = feature_words(vocabulary_keys(vocabulary), vocabulary["id"].to_numpy().astype(np.int64))
-        return CrossKeys(tuple((first, second) for first, second in entry.pairs), words, admitted)
+        return CrossKeys(tuple((first, second) for first, second in entry.pairs), words, admitted, sketch)
 
     def weights(self) -> dict[str, npt.NDArray[Any]]:
         """The network's tensors by name.

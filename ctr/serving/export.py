@@ -165,11 +165,14 @@ def _write_features(built: Path, dataset: Dataset, layout: Layout) -> dict[str, 
 
 
 def _write_crosses(built: Path, crosses: CrossKeys | None) -> dict[str, Any] | None:
-    """Write the keys of admitted crosses; what the manifest says of them."""
+    """Write by what admitted crosses are known; what the manifest says of them."""
     if crosses is None or not crosses.pairs:
         return None
     crosses.write(built / parts.CROSSES)
-    return {"pairs": [list(pair) for pair in crosses.pairs], "admitted": len(crosses.admitted)}
+    pairs = [list(pair) for pair in crosses.pairs]
+    if crosses.sketch is not None:
+        return {"pairs": pairs, "sketch": crosses.sketch.shape[1]}
+    return {"pairs": pairs, "admitted": len(crosses.admitted)}
 
 
 def _compact_vocabulary(dataset: Dataset, layout: Layout) -> pl.DataFrame:

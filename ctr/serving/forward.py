@@ -91,6 +91,8 @@ def _index(architecture: Architecture, crosses: CrossKeys | None) -> CrossIndex 
         raise ValueError(
             f"expected crosses of {len(architecture.pairs.memorized)} pairs, found {len(crosses.pairs)}"
         )
+    if crosses.sketch is not None and not architecture.pairs.hashed:
+        raise ValueError("a sketch of crosses needs rows that they share")
     return cross_index(crosses)
 
 

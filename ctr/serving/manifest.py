@@ -88,10 +88,14 @@ class KeptValuesEntry(Strict):
 
 
 class CrossesEntry(Strict):
-    """Pairs of fields that are memorized, and how many of their crosses have a row: see `ctr.dataset.crosses`."""
+    """Pairs of fields that are memorized, and how many of their crosses have a row: see `ctr.dataset.crosses`.
+
+    sketch: bytes of each of the two rows of a sketch that says which crosses have one; None where their keys are kept.
+    """
 
     pairs: Annotated[list[Annotated[list[str], Key(min_length=2, max_length=2)]], Key(min_length=1)]
-    admitted: Annotated[int, Key(ge=0)]
+    admitted: Annotated[int, Key(ge=0)] = 0
+    sketch: Annotated[int, Key(ge=1)] | None = None
 
 
 class StretchEntry(Strict):

@@ -6,12 +6,13 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ctr.dataset.crosses import counted_crosses, cuckoo_places, feature_words, pair_salts
+from ctr.dataset.crosses import CrossKeys, counted_crosses, feature_words
 from ctr.network.crosses import CrossIndex, PairLayout
 from ctr.network.embeddings import Inputs
 from ctr.network.network import Architecture, Network, build
 from ctr.selection.optinter import searched_dim
 from ctr.selection.pair_evidence import DrawnPaths
+from ctr.selection.pair_space import cross_index
 from ctr.training.optimizers import Optimizers
 from pipelines.benchmarks.training import DIM, FIELDS, HIDDEN, Step, random_batches
 
@@ -56,8 +57,7 @@ def _pairs(batches: list[tuple[Inputs, torch.Tensor]]) -> tuple[PairLayout, Cros
     pairs = [(names[i], names[j]) for i, j in slots]
     found = counted_crosses({name: ids[:, slot] for slot, name in enumerate(names)}, pairs, words, 2)
     admitted = np.unique(np.concatenate(list(found.values())))
-    arrays = (words, pair_salts(pairs), admitted, cuckoo_places(admitted))
-    index = CrossIndex(*(torch.from_numpy(array) for array in arrays))
+    index = cross_index(CrossKeys(tuple(pairs), words, admitted))
     layout = PairLayout(
         searched_dim(len(pairs), PAIR_DIM, 2),
         tuple(slots),

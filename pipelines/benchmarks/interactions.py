@@ -4,8 +4,9 @@
     python -m pipelines.benchmarks.interactions real    [--logs ml100k adkdd criteo28k] [--seeds 3]
     python -m pipelines.benchmarks.interactions speed
 
-Each seed has a split of its own: logs split at random are drawn anew, those split by time are cut earlier. Finished runs are kept under `runs/interactions` and not
-repeated; `--set section.key=value` changes all of them, `--out FILE` keeps the numbers as JSON.
+Each seed has a split of its own: logs split at random are drawn anew, those split by time are cut earlier. Finished
+runs are kept under `runs/interactions` and not repeated; `--set section.key=value` changes all of them, `--out FILE`
+keeps the numbers as JSON.
 """
 
 import argparse

@@ -212,9 +212,29 @@ def test_a_refitted_bundle_has_its_crosses_too(configure):
     assert json.loads((run / "bundle" / "manifest.json").read_text())["crosses"]["admitted"] > 0
 
 
+def test_crosses_counted_by_a_sketch_are_scored_as_trained_and_no_key_is_kept(configure, log):
+    own = {"choice": "memorize", "cross_bytes": 4000, "sketch_bytes": 20_000}
+    run = job.train(configure(selector=own))
+    entry = json.loads((run / "bundle" / "manifest.json").read_text())["crosses"]
+    assert entry["sketch"] == 20_000 // 2 // 8  # bytes of a row: half of the counters, a bit each
+    assert "admitted" not in entry
+    assert report_of(run)["selected"]["cross_rows"] <= 4000 // (4 * 2)
+    assert_scored_as_trained(run, log)
+
+
+def test_a_search_with_a_sketch_ends(configure, log):
+    run = job.train(configure(selector={"cross_bytes": 4000, "sketch_bytes": 20_000}))
+    assert_scored_as_trained(run, log)
+
+
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
+        ({"selector": {"sketch_bytes": 1000}}, "state cross_bytes"),
+        (
+            {"selector": {"sketch_bytes": 1000, "cross_bytes": 9999, "min_count": 300}},
+            "at most 255, found 300",
+        ),
         ({"selector": {"pairs": [["column", "tags"]]}}, '"tags" is a list field'),
         ({"selector": {"pairs": [["column", "rwo"]]}}, 'no field "rwo"; the nearest name is "row"'),
     ],

@@ -39,7 +39,7 @@ def index_of(inputs: Inputs, pairs=PAIRS, share: float = 0.7) -> CrossIndex:
         if row[i] and row[j]
     }
     kept = np.array(sorted(key for key in keys if draw.random() < share), np.int64)
-    arrays = (words.astype(np.int32), salts, kept, cuckoo_places(kept))
+    arrays = (words.astype(np.int32), salts, kept, cuckoo_places(kept), np.zeros((2, 0), np.uint8))
     return CrossIndex(*(torch.from_numpy(array) for array in arrays))
 
 
