@@ -118,23 +118,27 @@ class Embedding(Strict):
 class BackboneConfig(Strict):
     """From field embeddings to one logit. `first_order`: unset takes the backbone's usual definition.
 
-    `layers` and `rank` apply to the cross networks (rank to dcnv2 alone).
+    `layers` and `rank` apply to the cross networks (rank to dcnv2 alone), `subnet_units` to pin: numbers that the
+    sub-net of each pair gives. `norm` is of the MLP, and "layer" also of pin's sub-nets.
     """
 
-    kind: Literal["lr", "poly2", "fm", "fnn", "ipnn", "deepfm", "dcn", "dcnv2"] = "deepfm"
+    kind: Literal["lr", "poly2", "fm", "fnn", "ipnn", "pin", "deepfm", "dcn", "dcnv2"] = "deepfm"
     hidden: list[Whole] = [256, 128]
     dropout: Annotated[float, Key(ge=0.0, lt=1.0)] = 0.0
     norm: Literal["none", "batch", "layer"] = "none"
     first_order: bool | None = None
     layers: Whole | None = None
     rank: Whole | None = None
+    subnet_units: Annotated[int, Key(ge=2)] | None = None
 
     @model_validator(mode="after")
-    def _crosses(self) -> "BackboneConfig":
+    def _applicable(self) -> "BackboneConfig":
         if self.layers is not None and self.kind not in ("dcn", "dcnv2"):
             raise ValueError(f'layers applies to "dcn" and "dcnv2", found kind = "{self.kind}"')
         if self.rank is not None and self.kind != "dcnv2":
             raise ValueError(f'rank applies to "dcnv2", found kind = "{self.kind}"')
+        if self.subnet_units is not None and self.kind != "pin":
+            raise ValueError(f'subnet_units applies to "pin", found kind = "{self.kind}"')
         if self.kind in ("lr", "poly2") and self.first_order is False:
             raise ValueError(
                 f'kind = "{self.kind}" without pairs is nothing but its first-order term: first_order = false '
@@ -344,7 +348,7 @@ class Config(Strict):
         if self.backbone.kind in ("lr", "fm"):
             raise ValueError(
                 f'selector.kind = "{kind}" needs a backbone that reads the vectors of pairs: "poly2", "fnn", "ipnn", '
-                f'"deepfm", "dcn" or "dcnv2", found backbone.kind = "{self.backbone.kind}"'
+                f'"pin", "deepfm", "dcn" or "dcnv2", found backbone.kind = "{self.backbone.kind}"'
             )
         if self.data.encoding == "hashed":
             raise ValueError(

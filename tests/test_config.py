@@ -100,6 +100,8 @@ WRONG = {
     "[backbone]\ndropout = 1.0": "backbone.dropout: expected less than 1, found 1.0",
     "[backbone]\nlayers = 2": 'backbone: layers applies to "dcn" and "dcnv2", found kind = "deepfm"',
     '[backbone]\nkind = "dcn"\nrank = 2': 'backbone: rank applies to "dcnv2", found kind = "dcn"',
+    "[backbone]\nsubnet_units = 5": 'backbone: subnet_units applies to "pin", found kind = "deepfm"',
+    '[backbone]\nkind = "pin"\nsubnet_units = 1': "subnet_units: expected greater than or equal to 2, found 1",
     '[backbone]\nkind = "lr"\nfirst_order = false': "leaves no model",
     "[selector]\nratio = 0.0": "selector.ratio[1]: expected greater than 0, found 0.0",
     "[selector]\nratio = [0.5, 1.5]": "selector.ratio[2]: expected less than 1, found 1.5",

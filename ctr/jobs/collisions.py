@@ -104,7 +104,7 @@ def first_layer_angles(network: Network, architecture: Architecture) -> Floats |
     for part in backbone.reads[layer]:
         if part is Part.FIELDS:
             break
-        before += len(part.spread(torch.ones(architecture.fields, dtype=torch.bool), width))
+        before += len(part.spread(torch.ones(architecture.fields, dtype=torch.bool), backbone.settings))
     lookups = architecture.lookups if architecture.composition in ("lookup", "robe") else 1
     fields = weight[before : before + architecture.fields * width]  # (F * D, H)
     chunks = fields.reshape(architecture.fields * lookups, -1)  # (F * K, D / K * H)

@@ -38,7 +38,11 @@ class Networks:
     def __init__(self, config: Config, dataset: Dataset, device: torch.device) -> None:
         self._seed, self._dataset, self._device = config.seed, dataset, device
         backbone, embedding = config.backbone, config.embedding
-        extra = {"layers": backbone.layers, "rank": backbone.rank}
+        extra = {
+            "layers": backbone.layers,
+            "rank": backbone.rank,
+            "subnet_units": backbone.subnet_units,
+        }
         stated = Architecture(
             rows=0,
             fields=0,

@@ -61,10 +61,11 @@ class Log(Strict):
 class Backbone(Strict):
     """What is trained on each embedding; keys of `[backbone]`."""
 
-    kind: Literal["lr", "fm", "fnn", "ipnn", "deepfm", "dcn", "dcnv2"]
+    kind: Literal["lr", "fm", "fnn", "ipnn", "pin", "deepfm", "dcn", "dcnv2"]
     hidden: list[int] = [128, 64]
     layers: int | None = None
     rank: int | None = None
+    subnet_units: int | None = None
 
     def changes(self) -> list[str]:
         """As `--set` takes them."""

@@ -29,7 +29,7 @@ from pipelines.benchmarks.spreads import mean_and_spread
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 LOGS = ("ml100k", "adkdd", "criteo28k")
-BACKBONES = ("lr", "fm", "fnn", "ipnn", "deepfm", "dcn", "dcnv2")
+BACKBONES = ("lr", "fm", "fnn", "ipnn", "pin", "deepfm", "dcn", "dcnv2")
 OUTPUT = Path("runs/quality")
 
 

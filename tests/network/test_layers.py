@@ -8,6 +8,7 @@ from ctr.network.layers import (
     InnerProducts,
     Linear,
     MatrixCross,
+    SubNets,
     VectorCross,
     inner_product_sum,
 )
@@ -54,6 +55,43 @@ def test_inner_products_accept_embeddings_that_are_a_slice_of_wider_rows():
     wide = torch.randn(4, 5, 3, dtype=torch.float64)
     narrow = wide[..., :-1]
     torch.testing.assert_close(inner_product_sum(narrow), InnerProducts(5)(narrow).sum(1))
+
+
+@pytest.mark.parametrize("layer_norm", [True, False])
+@pytest.mark.parametrize("units", [2, 5])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_sub_nets_equal_nested_loops(shape, units, layer_norm):
+    layer = randomise(SubNets(*shape[1:], units, layer_norm))
+    embeddings = torch.randn(shape, dtype=torch.float64)
+    embeddings[:1, :1] = 0.0  # a value that is not there
+    own = [parameter.tolist() for parameter in layer.parameters()]
+    found = layer(embeddings)
+    assert found.shape == (shape[0], shape[1] * (shape[1] - 1) // 2 * units)
+    assert_rows_equal(found, [reference.subnets(row, *own) for row in embeddings.tolist()])
+
+
+def test_a_sub_net_is_worked_out_by_hand():
+    layer = SubNets(fields=2, width=1, units=2, layer_norm=True)
+    layer.weight.data = torch.tensor([[[[1.0, 0.0]], [[0.0, 1.0]], [[2.0, -1.0]]]])
+    layer.bias.data = torch.tensor([[0.0, 4.0]])
+    layer.norm_weight.data = torch.tensor([[3.0, 5.0]])
+    layer.norm_bias.data = torch.tensor([[0.5, 1.0]])
+    # e = 3, 2: 3 + 2 * 6 = 15 and 2 - 6 + 4 = 0, so 1 and -1 after the norm, 3.5 and -4 behind its weights
+    torch.testing.assert_close(layer(torch.tensor([[[3.0], [2.0]]])), torch.tensor([[3.5, 0.0]]))
+
+
+@pytest.mark.parametrize("layer_norm", [True, False])
+@pytest.mark.parametrize("absent", [[0], [1], [0, 1]])
+def test_a_pair_without_one_of_its_values_gives_zeros_and_no_gradient(absent, layer_norm):
+    layer = randomise(SubNets(3, 4, 5, layer_norm))
+    embeddings = torch.randn(6, 3, 4, dtype=torch.float64)
+    embeddings[:, absent] = 0.0
+    found = layer(embeddings.requires_grad_()).unflatten(1, (3, 5))  # pairs (0, 1), (0, 2), (1, 2)
+    there = [not {0, 1} & set(absent), 0 not in absent, 1 not in absent]
+    assert found.any(dim=(0, 2)).tolist() == there
+    found.sum().backward()
+    assert embeddings.grad[:, absent].count_nonzero() == 0
+    assert all(parameter.grad.flatten(1).any(1).tolist() == there for parameter in layer.parameters())
 
 
 @pytest.mark.parametrize("layers", [1, 2, 4])
@@ -152,25 +190,31 @@ def test_batch_norm_of_many_rows_is_that_of_pytorch():
 def test_weights_start_within_the_xavier_bound_and_fill_it_and_biases_start_at_zero():
     linear, vector = Linear(50, 30), VectorCross(200, 3)
     full, low = MatrixCross(40, 2), MatrixCross(40, 2, rank=8)
+    subnets = SubNets(6, 30, 7, layer_norm=True)
     for weight, inputs, outputs in [
         (linear.weight, 50, 30),
         (vector.weight, 200, 1),
         (full.weight, 40, 40),
         (low.down, 40, 8),
         (low.up, 8, 40),
+        (subnets.weight, 90, 7),
     ]:
         bound = (6 / (inputs + outputs)) ** 0.5
         assert 0.95 * bound < weight.abs().max() <= bound
-    assert all(not layer.bias.any() for layer in (linear, vector, full, low))
+    assert all(not layer.bias.any() for layer in (linear, vector, full, low, subnets))
 
 
-@pytest.mark.parametrize("layer", [MLP(4, [3]), Linear(4, 1), VectorCross(4, 2), MatrixCross(4, 2, rank=2)])
+@pytest.mark.parametrize(
+    "layer",
+    [MLP(4, [3]), Linear(4, 1), VectorCross(4, 2), MatrixCross(4, 2, rank=2), SubNets(4, 3, 2, True)],
+)
 def test_input_axes_name_exactly_the_axes_that_run_over_the_input(layer):
     sizes = {name: parameter.shape for name, parameter in layer.named_parameters()}
     wider = {
         "MLP": lambda: MLP(7, [3]),
         "Linear": lambda: Linear(7, 1),
         "VectorCross": lambda: VectorCross(7, 2),
+        "SubNets": lambda: SubNets(7, 3, 2, True),
     }
     grown = wider.get(type(layer).__name__, lambda: MatrixCross(7, 2, rank=2))()
     changed = {

@@ -301,10 +301,12 @@ def test_the_same_seed_builds_the_same_network():
     assert not torch.equal(first["table.weight"], other["table.weight"])
 
 
-@pytest.mark.parametrize("backbone", ["dcn", "dcnv2"])
-def test_extra_settings_reach_the_backbone(backbone):
+@pytest.mark.parametrize(
+    ("backbone", "setting"), [("dcn", "layers"), ("dcnv2", "layers"), ("pin", "subnet_units")]
+)
+def test_extra_settings_reach_the_backbone(backbone, setting):
     sizes = [
-        sum(p.numel() for p in build(replace(SMALL, backbone=backbone, extra=(("layers", n),))).parameters())
-        for n in (1, 2)
+        sum(p.numel() for p in build(replace(SMALL, backbone=backbone, extra=((setting, n),))).parameters())
+        for n in (2, 3)
     ]
     assert sizes[0] < sizes[1]

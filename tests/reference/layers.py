@@ -3,6 +3,8 @@
 A row's embeddings are F lists of D numbers; a flat input is a list of N numbers; a matrix is a list of rows.
 """
 
+import math
+
 Vector = list[float]
 Matrix = list[list[float]]
 
@@ -19,6 +21,44 @@ def inner_products(embeddings: Matrix) -> Vector:
         for i in range(len(embeddings))
         for j in range(i + 1, len(embeddings))
     ]
+
+
+def layer_norm(inputs: Vector, weight: Vector, bias: Vector) -> Vector:
+    """(input - mean) / deviation * weight + bias, with PyTorch's 1e-5 beside the variance."""
+    mean = sum(inputs) / len(inputs)
+    variance = sum((x - mean) ** 2 for x in inputs) / len(inputs)
+    return [
+        (x - mean) / math.sqrt(variance + 1e-5) * w + b for x, w, b in zip(inputs, weight, bias, strict=True)
+    ]
+
+
+def subnets(
+    embeddings: Matrix,
+    weights: list[list[Matrix]],
+    biases: Matrix,
+    norm_weights: Matrix | None = None,
+    norm_biases: Matrix | None = None,
+) -> Vector:
+    """PIN: of every pair i < j ReLU(LayerNorm(W [e_i, e_j, e_i * e_j] + b)), or zeros where e_i or e_j is zeros.
+
+    The weight of a pair is three matrices (D, U), one for each third of its input. Without weights of a layer norm
+    there is none.
+    """
+    found, pair = [], 0
+    for i in range(len(embeddings)):
+        for j in range(i + 1, len(embeddings)):
+            product = [a * b for a, b in zip(embeddings[i], embeddings[j], strict=True)]
+            inputs = embeddings[i] + embeddings[j] + product
+            rows = [row for third in weights[pair] for row in third]  # (3 D, U)
+            units = [
+                dot(inputs, [row[unit] for row in rows]) + bias for unit, bias in enumerate(biases[pair])
+            ]
+            if norm_weights and norm_biases:
+                units = layer_norm(units, norm_weights[pair], norm_biases[pair])
+            there = any(embeddings[i]) and any(embeddings[j])
+            found += [max(0.0, unit) if there else 0.0 for unit in units]
+            pair += 1
+    return found
 
 
 def vector_cross(inputs: Vector, weights: Matrix, biases: Vector) -> Vector:

@@ -50,8 +50,15 @@ def test_norms_dropout_and_first_order_terms_are_those_of_training(log, train, t
     assert_same(trained, Scorer(trained.export(tmp_path / "bundle")).score(log[1]))
 
 
-def test_settings_of_a_backbone_travel_with_it(log, train, tmp_path):
-    trained = train("dcnv2", 0.6, extra=(("layers", 2), ("rank", 3)))
+@pytest.mark.parametrize(
+    ("backbone", "keys"),
+    [
+        ("dcnv2", {"extra": (("layers", 2), ("rank", 3))}),
+        ("pin", {"extra": (("subnet_units", 3),), "norm": "layer"}),
+    ],
+)
+def test_settings_of_a_backbone_travel_with_it(log, train, tmp_path, backbone, keys):
+    trained = train(backbone, 0.6, **keys)
     assert_same(trained, Scorer(trained.export(tmp_path / "bundle")).score(log[1]))
 
 

@@ -8,6 +8,7 @@ from ctr.network.backbones.fm import FM
 from ctr.network.backbones.fnn import FNN
 from ctr.network.backbones.ipnn import IPNN
 from ctr.network.backbones.lr import LR
+from ctr.network.backbones.pin import PIN
 from ctr.network.backbones.poly2 import Poly2
 
 BACKBONES: dict[str, type[Backbone]] = {
@@ -16,6 +17,7 @@ BACKBONES: dict[str, type[Backbone]] = {
     "fm": FM,
     "fnn": FNN,
     "ipnn": IPNN,
+    "pin": PIN,
     "deepfm": DeepFM,
     "dcn": DCN,
     "dcnv2": DCNv2,

@@ -1,6 +1,6 @@
 """What every backbone is: from field embeddings to one logit, and able to do with fewer fields.
 
-Shapes: B rows, F fields, P = F (F - 1) / 2 pairs, D width.
+Shapes: B rows, F fields, P = F (F - 1) / 2 pairs, D width, U units of a sub-net.
 """
 
 from abc import ABC, abstractmethod
@@ -20,13 +20,18 @@ class Part(Enum):
 
     FIELDS = "every number of every field's embedding: F * D"
     PAIRS = "one number for every pair of fields i < j: P"
+    SUBNETS = "every unit of the sub-net of every pair: P * U"
 
-    def spread(self, fields: Tensor, width: int) -> Tensor:
-        """Truth per field (F,) -> truth per input: a pair is there where both of its fields are."""
+    def spread(self, fields: Tensor, settings: Mapping[str, Any]) -> Tensor:
+        """Truth per field (F,) -> truth per input: a pair is there where both of its fields are.
+
+        `settings` of the backbone say how many numbers a field ("width") or a sub-net ("subnet_units") has.
+        """
         if self is Part.FIELDS:
-            return fields.repeat_interleave(width)
+            return fields.repeat_interleave(settings["width"])
         first, second = torch.triu_indices(len(fields), len(fields), offset=1)
-        return fields[first] & fields[second]
+        pairs = fields[first] & fields[second]
+        return pairs.repeat_interleave(settings["subnet_units"]) if self is Part.SUBNETS else pairs
 
 
 class Backbone(nn.Module, ABC):
@@ -121,6 +126,6 @@ class Backbone(nn.Module, ABC):
 
         Vectors of pairs, which an MLP reads last, belong to no field: they stay.
         """
-        truth = [part.spread(here, self.settings["width"]) for part in self.reads[layer]]
+        truth = [part.spread(here, self.settings) for part in self.reads[layer]]
         pairs = (self.settings.get("pair_numbers") or 0) if layer == "mlp" else 0
         return torch.cat([*truth, torch.ones(pairs, dtype=torch.bool)]).nonzero().squeeze(1)
