@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ctr.errors import ConfigError
 from ctr.network.backbones.backbone import Backbone, Part
-from ctr.network.layers import MLP, Norm, SubNets, side_by_side
+from ctr.network.layers import MLP, Given, Norm, SubNets, side_by_side
 
 
 class PIN(Backbone):
@@ -55,7 +55,7 @@ class PIN(Backbone):
         self.subnets = SubNets(fields, width, subnet_units, layer_norm=norm == "layer")
         self.mlp = MLP(self.size("mlp"), hidden, dropout, norm)
 
-    def forward(self, embeddings: Tensor, pairs: Tensor | None = None) -> Tensor:
+    def forward(self, embeddings: Tensor, pairs: Tensor | Given | None = None) -> Tensor:
         """(B, F, D), and numbers of pairs (B, N) for the MLP -> logits (B,)."""
         inputs = side_by_side(
             embeddings.flatten(1), self.subnets(embeddings), pairs
