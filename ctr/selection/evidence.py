@@ -157,15 +157,19 @@ class EvidenceGates:
         weight = probabilities * (1.0 - probabilities)
         if self._weights is not None:
             residual, weight = residual * self._weights, weight * self._weights
-        inputs, device = self._inputs, residual.device
-        row = torch.arange(len(residual), device=device).unsqueeze(1).expand_as(inputs.ids)
-        slots = torch.arange(inputs.ids.shape[1], device=device).expand_as(inputs.ids)
-        vectors, gated = self._read[0]
-        self._add(inputs.ids, vectors, gated, row, slots, residual, weight)
+        inputs = self._inputs
+        vectors, gated = self._read[0]  # (B, S, W)
+        means = _mean(vectors, self._weights)  # (S, W)
+        self._add(inputs.ids, vectors, gated, means, residual.unsqueeze(1), weight.unsqueeze(1))
         lists = inputs.list_lengths.shape[1]
         if lists:
-            row = torch.div(inputs.list_slots, lists, rounding_mode="floor")
-            self._add(inputs.list_ids, *self._read[1], row, inputs.list_slots % lists, residual, weight)
+            row = torch.div(inputs.list_slots, lists, rounding_mode="floor")  # (L,)
+            vectors, gated = self._read[1]  # (L, W)
+            slots = inputs.list_slots % lists
+            means = _mean_by_slot(
+                vectors, slots, lists, None if self._weights is None else self._weights[row]
+            )
+            self._add(inputs.list_ids, vectors, gated, means[slots], residual[row], weight[row])
         self._read, self._logits = [], None
 
     def before_look(self) -> dict[str, float]:
@@ -224,53 +228,50 @@ class EvidenceGates:
     @torch.no_grad()
     def _refresh(self, rows: Tensor) -> None:
         """Decay the sums of table rows (duplicates allowed) for the steps they missed, and set their gates."""
-        missed = (self.step - self.read[rows]).to(self.sums.dtype).unsqueeze(1)
-        sums = self.sums[rows] * torch.pow(1.0 - 1.0 / self.schedule.window, missed)
-        self.sums[rows] = sums
-        self.read[rows] = self.step
+        missed = (self.step - self.read.index_select(0, rows)).to(self.sums.dtype).unsqueeze(1)
+        sums = self.sums.index_select(0, rows) * torch.pow(1.0 - 1.0 / self.schedule.window, missed)
+        self.sums.index_copy_(0, rows, sums)
+        self.read.index_fill_(0, rows, self.step)
         logits = (self._evidence(sums) - self.price) * (self.rate / max(self.price, 1.0))
         logits = logits.clamp(-1.0, 1.0)
         if self._rules:
-            ruled = self._ruled[rows].to(logits.dtype)
+            ruled = self._ruled.index_select(0, rows).to(logits.dtype)
             logits = torch.where(ruled == 0, logits, ruled)
-        self.gate.logits.data[rows, 0] = logits
+        self.gate.logits.data.index_copy_(0, rows, logits.unsqueeze(1))
 
     def _add(
-        self,
-        ids: Tensor,
-        vectors: Tensor,
-        gated: Tensor,
-        row: Tensor,
-        slots: Tensor,
-        residual: Tensor,
-        weight: Tensor,
+        self, ids: Tensor, vectors: Tensor, gated: Tensor, means: Tensor, residual: Tensor, weight: Tensor
     ) -> None:
         """Add slope and curvature, at gate 1, of each occurrence.
 
         Args:
-            ids, row, slots: alike in shape: table row, row of the batch and field of each occurrence.
+            ids: table row of each occurrence.
             vectors, gated: (..., W) embeddings of `ids` (times the number of a scaled field), and what the gate made
                 of them, with its gradient.
-            residual, weight: (B,) p - y and p (1 - p), times the weight of the row where rows have one.
+            means: of the vectors of the field; it, residual and weight stretch to the shape of `vectors` or `ids`.
+            residual, weight: p - y and p (1 - p), times the weight of the row where rows have one.
         """
         assert gated.grad is not None
-        flat, place = vectors.reshape(-1, vectors.shape[-1]), slots.flatten()
-        fields = int(place.max()) + 1 if place.numel() else 0
-        if self._weights is None:
-            totals = flat.new_zeros(fields, flat.shape[1]).index_add_(0, place, flat)
-            counts = torch.bincount(place, minlength=fields).clamp(min=1).unsqueeze(1)
-        else:
-            mass = self._weights[row.flatten()].unsqueeze(1)
-            totals = flat.new_zeros(fields, flat.shape[1]).index_add_(0, place, flat * mass)
-            counts = mass.new_zeros(fields, 1).index_add_(0, place, mass).clamp(min=1e-12)
-        apart = vectors - (totals / counts)[slots]
         # The loss is a mean over the batch: times its size, the slope of one row's (weighted) loss is (p - y) c.
-        slope = (gated.grad * apart).sum(-1) * len(residual)
-        delta = residual[row]
-        contribution = slope / torch.where(delta == 0, 1.0, delta)
-        curvature = contribution.square() * weight[row]
+        slope = torch.linalg.vecdot(gated.grad, vectors - means) * len(self._labels)
+        contribution = slope / torch.where(residual == 0, 1.0, residual)
+        curvature = contribution.square() * weight
         factor = self.gate(ids).squeeze(-1)
         slope_at_one = slope + curvature * (1.0 - factor)
         scale = self.schedule.steps_per_epoch / self.schedule.window
         new = torch.stack([slope_at_one.flatten(), curvature.flatten()], 1) * scale
         self.sums.index_add_(0, ids.flatten(), new)
+
+
+def _mean(vectors: Tensor, weights: Tensor | None) -> Tensor:
+    """Of the rows (B, S, W) of each field, with weights (B,): (S, W)."""
+    if weights is None:
+        return vectors.mean(0)
+    return torch.einsum("bsw,b->sw", vectors, weights) / weights.sum().clamp(min=1e-12)
+
+
+def _mean_by_slot(vectors: Tensor, slots: Tensor, fields: int, weights: Tensor | None) -> Tensor:
+    """Of the values (L, W) of each list field, with weights (L,): (fields, W)."""
+    mass = torch.ones_like(vectors[:, :1]) if weights is None else weights.unsqueeze(1)
+    totals = vectors.new_zeros(fields, vectors.shape[1]).index_add_(0, slots, vectors * mass)
+    return totals / mass.new_zeros(fields, 1).index_add_(0, slots, mass).clamp(min=1e-12)
