@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from ctr.dataset.hashing import PRIME, Ints, Keys, halves, hashes, spread
 from ctr.dataset.pairs import PairNames
 
+Floats = npt.NDArray[np.float64]
 _FIRST_WORD = 2000  # lookups of the words of a feature: no table has so many of its own
 _LEFT, _RIGHT = slice(0, 2), slice(2, 4)
 
@@ -124,11 +125,13 @@ def counted_crosses(
         min_count: rows that a cross needs.
     """
     salts = pair_salts(pairs)
-    local = {name: _compact(columns[name]) for name in dict.fromkeys(name for pair in pairs for name in pair)}
+    local = {
+        name: compacted(columns[name]) for name in dict.fromkeys(name for pair in pairs for name in pair)
+    }
     found = {}
     for (a, b), salt in zip(pairs, salts, strict=True):
         (numbers_a, ids_a), (numbers_b, ids_b) = local[a], local[b]
-        joint, counts = _joint_counts(ids_a, ids_b, len(numbers_b), len(numbers_a))
+        joint, counts, _ = joint_sums(ids_a, ids_b, len(numbers_b), len(numbers_a))
         first, second = numbers_a[joint // len(numbers_b)], numbers_b[joint % len(numbers_b)]
         frequent = (counts >= min_count) & (first > 0) & (second > 0)
         left, right = words[first[frequent], _LEFT], words[second[frequent], _RIGHT]
@@ -136,7 +139,7 @@ def counted_crosses(
     return found
 
 
-def _compact(column: Ints) -> tuple[Ints, Ints]:
+def compacted(column: Ints) -> tuple[Ints, Ints]:
     """Numbers that occur, ascending, and (N,) the place of each row's among them."""
     there = np.flatnonzero(np.bincount(column))
     place = np.zeros(int(there.max(initial=0)) + 1, np.int64)
@@ -144,14 +147,26 @@ def _compact(column: Ints) -> tuple[Ints, Ints]:
     return there, place[column]
 
 
-def _joint_counts(first: Ints, second: Ints, seconds: int, firsts: int) -> tuple[Ints, Ints]:
-    """Joint values first * seconds + second that occur, and in how many rows."""
+def joint_sums(
+    first: Ints, second: Ints, seconds: int, firsts: int, weights: Sequence[Floats] = ()
+) -> tuple[Ints, Ints, list[Floats]]:
+    """Joint values first * seconds + second that occur, ascending: in how many rows, and sums of what rows weigh.
+
+    Args:
+        first, second: (N,) places below `firsts` and `seconds`.
+        weights: (N,) each; there is a sum, over the rows of each joint value, for each of them.
+    """
     joint = first * seconds + second
     if (
         firsts * seconds <= 4 * len(joint) + 1_000_000
     ):  # a counter for each that could occur is cheaper than a sort
         counts = np.bincount(joint)
         there = np.flatnonzero(counts)
-        return there, counts[there]
+        return there, counts[there], [_sums(joint, each)[there] for each in weights]
     values, counts = np.unique(joint, return_counts=True)
-    return values, counts
+    place = np.searchsorted(values, joint) if weights else joint
+    return values, counts, [_sums(place, each) for each in weights]
+
+
+def _sums(place: Ints, weights: Floats) -> Floats:
+    return np.asarray(np.bincount(place, weights), np.float64)

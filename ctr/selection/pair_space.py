@@ -64,12 +64,15 @@ class PairSpace:
     @cached_property
     def admitted(self) -> dict[PairNames, Ints]:
         """Ascending keys of the crosses of each pair that enough train rows hold."""
+        return counted_crosses(self.columns(), self.pairs, self.words, self.min_count)
+
+    def columns(self) -> dict[str, Ints]:
+        """(N,) numbers of features, 0 for dropped ones, of each field that is in a pair, in train rows."""
         part, names = self._dataset.part("train"), self._layout.fields
-        columns = {
+        return {
             name: self._layout.numbers[np.asarray(part.ids[:, self._layout.single[names.index(name)]])]
             for name in dict.fromkeys(name for pair in self.pairs for name in pair)
         }
-        return counted_crosses(columns, self.pairs, self.words, self.min_count)
 
     def rows(self, pair: PairNames) -> int:
         """Rows that memorizing a pair takes, its unknown cross among them."""
