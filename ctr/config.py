@@ -44,6 +44,7 @@ _OF_PAIRS = (
     "choice",
     "search_rows",
     "pairs",
+    "screened_pairs",
     "pair_dim",
     "min_count",
     "cross_bytes",
@@ -165,6 +166,8 @@ class SelectorConfig(Strict):
     search_rows: which rows judge a pair: `held_out`, a quarter of train that the weights of the search never see, or
         `train`, the rows that the weights learn from, as published.
     pairs: [field, field] of each; by default all. pair_dim: floats of a pair's vector.
+    screened_pairs: how many of them a search looks at, those whose crosses say most on train rows
+        (`ctr.selection.pair_screen`); by default all.
     min_count: train rows that a cross needs for a row of its own. cross_bytes: budget of the table of crosses, whose
         rows they then share; by default each has its own. sketch_bytes: of memory in which crosses are counted, about,
         where `cross_bytes` is stated; by default they are counted exactly.
@@ -188,6 +191,7 @@ class SelectorConfig(Strict):
     choice: Literal["search", "memorize", "factorize", "naive", "random"] = "search"
     search_rows: Literal["train", "held_out"] = "held_out"
     pairs: Annotated[list[list[str]], Key(min_length=1)] | None = None
+    screened_pairs: Whole | None = None
     pair_dim: Annotated[int, Key(ge=1, le=1024)] = 8
     min_count: Whole = 2
     cross_bytes: Annotated[int | str | None, AfterValidator(_bytes)] = None
@@ -244,6 +248,8 @@ class SelectorConfig(Strict):
             )
         if self.choice != "search" and self.max_memorized is not None:
             raise ValueError(f'max_memorized limits a search, found choice = "{self.choice}"')
+        if self.choice != "search" and self.screened_pairs is not None:
+            raise ValueError(f'screened_pairs narrows a search, found choice = "{self.choice}"')
         if (self.choice == "random") != (self.random_counts is not None):
             raise ValueError(
                 'choice = "random" needs random_counts = [memorized, factorized], and nothing else takes it'

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ctr.dataset.crosses import Bits, compact, joint_keys, pair_salts
+from ctr.dataset.crosses import Bits, compacted, joint_keys, pair_salts
 from ctr.dataset.hashing import PRIME, Ints
 from ctr.dataset.pairs import PairNames
 
@@ -48,7 +48,7 @@ class CrossSketch:
         salts = dict(zip(pairs, pair_salts(pairs), strict=True))
         rows = len(next(iter(columns.values()))) if columns else 0
         for start in range(0, rows, CHUNK):
-            chunk = compact({name: column[start : start + CHUNK] for name, column in columns.items()}, pairs)
+            chunk = {name: compacted(column[start : start + CHUNK]) for name, column in columns.items()}
             for a, b in pairs:
                 keys, counts = joint_keys(chunk[a], chunk[b], words, salts[a, b])
                 self.frequent[a, b] += self._add(keys, counts)

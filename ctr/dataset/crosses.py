@@ -12,7 +12,7 @@ multilinear in the halves of both keys, hence universal (Carter & Wegman, 1979):
 probability of 2^-62. No key is written to disk per row; what is kept are those of admitted crosses, in order.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from ctr.dataset.hashing import PRIME, Ints, Keys, halves, hashes, spread
 from ctr.dataset.pairs import PairNames
 
 Bits = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float64]
 _FIRST_WORD = 2000  # lookups of the words of a feature: no table has so many of its own
 _SKETCH = ("first_word", "second_word")  # columns of the file
 _LEFT, _RIGHT = slice(0, 2), slice(2, 4)
@@ -176,27 +177,24 @@ def counted_crosses(
         words: of features.
         min_count: rows that a cross needs.
     """
-    compacted = compact(columns, pairs)
+    compact = {
+        name: compacted(columns[name]) for name in dict.fromkeys(name for pair in pairs for name in pair)
+    }
     found = {}
     for (a, b), salt in zip(pairs, pair_salts(pairs), strict=True):
-        keys, counts = joint_keys(compacted[a], compacted[b], words, salt)
+        keys, counts = joint_keys(compact[a], compact[b], words, salt)
         found[a, b] = np.sort(keys[counts >= min_count])
     return found
 
 
-def compact(columns: Mapping[str, Ints], pairs: Iterable[PairNames]) -> dict[str, tuple[Ints, Ints]]:
-    """Of each field of the pairs: the numbers that occur, ascending, and (N,) the place of each row's among them."""
-    found = {}
-    for name in dict.fromkeys(name for pair in pairs for name in pair):
-        column = columns[name]
-        if int(column.max(initial=0)) > 4 * len(column) + 1_000_000:
-            found[name] = np.unique(column, return_inverse=True)
-            continue
-        there = np.flatnonzero(np.bincount(column))
-        place = np.zeros(int(there.max(initial=0)) + 1, np.int64)
-        place[there] = np.arange(len(there))
-        found[name] = there, place[column]
-    return found
+def compacted(column: Ints) -> tuple[Ints, Ints]:
+    """Numbers that occur, ascending, and (N,) the place of each row's among them."""
+    if int(column.max(initial=0)) > 4 * len(column) + 1_000_000:  # few of very many: a sort is cheaper
+        return np.unique(column, return_inverse=True)
+    there = np.flatnonzero(np.bincount(column))
+    place = np.zeros(int(there.max(initial=0)) + 1, np.int64)
+    place[there] = np.arange(len(there))
+    return there, place[column]
 
 
 def joint_keys(
@@ -208,7 +206,7 @@ def joint_keys(
         first, second: numbers that occur, and the place of each row's among them.
     """
     (numbers_a, ids_a), (numbers_b, ids_b) = first, second
-    joint, counts = _joint_counts(ids_a, ids_b, len(numbers_b), len(numbers_a))
+    joint, counts, _ = joint_sums(ids_a, ids_b, len(numbers_b), len(numbers_a))
     left, right = numbers_a[joint // len(numbers_b)], numbers_b[joint % len(numbers_b)]
     there = (left > 0) & (right > 0)
     keys = cross_keys(
@@ -217,14 +215,26 @@ def joint_keys(
     return keys, counts[there]
 
 
-def _joint_counts(first: Ints, second: Ints, seconds: int, firsts: int) -> tuple[Ints, Ints]:
-    """Joint values first * seconds + second that occur, and in how many rows."""
+def joint_sums(
+    first: Ints, second: Ints, seconds: int, firsts: int, weights: Sequence[Floats] = ()
+) -> tuple[Ints, Ints, list[Floats]]:
+    """Joint values first * seconds + second that occur, ascending: in how many rows, and sums of what rows weigh.
+
+    Args:
+        first, second: (N,) places below `firsts` and `seconds`.
+        weights: (N,) each; there is a sum, over the rows of each joint value, for each of them.
+    """
     joint = first * seconds + second
     if (
         firsts * seconds <= 4 * len(joint) + 1_000_000
     ):  # a counter for each that could occur is cheaper than a sort
         counts = np.bincount(joint)
         there = np.flatnonzero(counts)
-        return there, counts[there]
+        return there, counts[there], [_sums(joint, each)[there] for each in weights]
     values, counts = np.unique(joint, return_counts=True)
-    return values, counts
+    place = np.searchsorted(values, joint) if weights else joint
+    return values, counts, [_sums(place, each) for each in weights]
+
+
+def _sums(place: Ints, weights: Floats) -> Floats:
+    return np.asarray(np.bincount(place, weights), np.float64)

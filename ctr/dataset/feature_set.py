@@ -28,7 +28,8 @@ class FeatureSet:
         features: one row per feature, by global id: field, role, value, id (local), count, gate, kept.
         provenance: dataset digest, selector and its settings, seed.
         interactions: one row per pair of fields: field_a, field_b, method (memorize, factorize, naive), a weight for
-            each of the three, and strength, by how much the method leads; None where pairs were not chosen.
+            each of the three, and strength, by how much the method leads, null of a pair that was screened out before
+            the search; where pairs were screened, screened_nats. None where pairs were not chosen.
     """
 
     features: pl.DataFrame

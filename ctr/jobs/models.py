@@ -1,6 +1,7 @@
 """The models of a job: each is trained in a folder of its own and can be had again from there."""
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from ctr.dataset.batches import Batches
 from ctr.dataset.crosses import CrossKeys
 from ctr.dataset.feature_set import DroppedReads, FeatureSet
 from ctr.dataset.layout import Layout
-from ctr.dataset.pairs import chosen_pairs
+from ctr.dataset.pairs import PairNames, chosen_pairs
 from ctr.dataset.stacked import stacked
 from ctr.dataset.store import Dataset, Part
 from ctr.errors import CtrError
@@ -26,6 +27,7 @@ from ctr.network.crosses import table_parameters as pair_table_parameters
 from ctr.network.network import Architecture, Network, build
 from ctr.selection import optfs, optinter
 from ctr.selection.compaction import compact_architecture
+from ctr.selection.pair_screen import Screen, screen
 from ctr.selection.pair_space import PairSpace, cross_index
 from ctr.selection.referees import REFEREES, number_to_keep
 from ctr.tracking import Job
@@ -244,6 +246,9 @@ class Trainer:
             feature_set = feature_set.reading(self.dataset, settings.dropped_reads)
         layout = self.networks.layout(feature_set)
         space, looks = self._space(layout), list[Look]()
+        screened = self._screened(name, space)
+        if screened is not None:
+            space = self._space(layout, screened.kept)
         if settings.choice == "search":
             architecture = compact_architecture(self.networks.architecture, layout)
             with self._stage(f"{name}-pairs", "search-pairs") as watcher:
@@ -268,18 +273,36 @@ class Trainer:
         else:
             gains = optinter.one_for_all(space, settings.choice)
         interactions = optinter.choose(gains, space, settings)
+        if screened is not None:
+            interactions = screened.with_all(interactions)
         return feature_set.with_interactions(
             interactions, selector=settings.kind, **optinter.shown(settings)
         ), tuple(looks)
 
-    def _space(self, layout: Layout) -> PairSpace:
+    def _screened(self, name: str, space: PairSpace) -> Screen | None:
+        """Which pairs are worth a search; None where it looks at all of them."""
+        number = self.config.selector.screened_pairs
+        if number is None or number >= len(space.pairs):
+            return None
+        started = time.perf_counter()
+        found = screen(space, self.train.labels, self.train.weights, number, self.config.seed)
+        self._console.print(
+            f"  {name}: {len(space.pairs)} pairs screened to {number} "
+            f"({time.perf_counter() - started:.1f} s)",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return found
+
+    def _space(self, layout: Layout, pairs: Sequence[PairNames] = ()) -> PairSpace:
+        """The given pairs, by default all."""
         settings = self.config.selector
         assert settings.cross_bytes is None or isinstance(settings.cross_bytes, int)
         assert settings.sketch_bytes is None or isinstance(settings.sketch_bytes, int)
         return PairSpace(
             self.dataset,
             layout,
-            self._pairs,
+            pairs or self._pairs,
             min_count=settings.min_count,
             dim=settings.pair_dim,
             cross_bytes=settings.cross_bytes,
@@ -374,7 +397,8 @@ class Trainer:
         layout = self.networks.layout(feature_set)
         architecture, crosses = compact_architecture(self.networks.architecture, layout), None
         if feature_set.interactions is not None:
-            space, memorized = self._space(layout), feature_set.pairs("memorize")
+            memorized = feature_set.pairs("memorize")
+            space = self._space(layout, memorized)  # no others have crosses to count
             crosses = space.keys(memorized)
             architecture = replace(
                 architecture, pairs=space.layout(memorized, feature_set.pairs("factorize"))

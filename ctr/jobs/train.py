@@ -30,7 +30,7 @@ from ctr.jobs.lock import LOCK, RunLock
 from ctr.jobs.models import Model, Trainer
 from ctr.jobs.scored import Scored
 from ctr.jobs.verdict import build_report, model_entry, score, scores_table
-from ctr.report import figure_png, verdict, write_report
+from ctr.report import figure_png, pairs_png, verdict, write_report
 from ctr.selection.optfs import DEFAULT_PRICE
 from ctr.serving.export import export_bundle
 from ctr.settings import check, dump_toml, load_toml
@@ -300,13 +300,14 @@ class _Job:
         write_report(report, self.folder, features=feature_set.features if feature_set else None)
 
     def _figures(self, report: dict[str, Any]) -> dict[str, bytes]:
-        if not report["curve"]:
-            return {}
-        scratch = self.folder / ".curve.png"
-        figure_png(report, scratch)
-        picture = scratch.read_bytes()
-        scratch.unlink()
-        return {"curve": picture}
+        drawn = {"curve": figure_png if report["curve"] else None, "interactions": pairs_png}
+        pictures = {}
+        for name, draw in drawn.items():
+            scratch = self.folder / f".{name}.png"
+            if draw is not None and draw(report, scratch) is not None:
+                pictures[name] = scratch.read_bytes()
+                scratch.unlink()
+        return pictures
 
     def _tags(self) -> dict[str, Any]:
         window = self.dataset.manifest.get("window")

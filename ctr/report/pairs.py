@@ -1,9 +1,10 @@
 """How pairs of fields interact: a map of methods and strengths, and the pairs that pay."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ctr.report.canvas import DROPPED, INK, PAPER, QUIET, SERIES, Plot, plot
+from ctr.report.canvas import DROPPED, INK, PAPER, QUIET, SERIES, Plot, plot, png
 from ctr.report.tables import Cell, Table
 from ctr.report.units import Report, count, decimal, pick, signed
 
@@ -19,12 +20,7 @@ def pairs_plot(report: Report) -> Plot | None:
     found = pick(report, "interactions", "pairs")
     if not found:
         return None
-    names = list(dict.fromkeys(name for pair in found for name in (pair["field_a"], pair["field_b"])))
-    used = [
-        name for pair in found if pair["method"] != "naive" for name in (pair["field_a"], pair["field_b"])
-    ]
-    if len(names) > _MOST_FIELDS:
-        names = [name for name in names if name in set(used)][:_MOST_FIELDS] or names[:_MOST_FIELDS]
+    names = _shown_names(found)
     counts = {method: sum(pair["method"] == method for pair in found) for method in COLOURS}
 
     def draw(figure: "Figure", narrow: bool) -> None:
@@ -36,19 +32,55 @@ def pairs_plot(report: Report) -> Plot | None:
         "Blue: memorized, orange: factorized, grey: naive. The fuller a square, the more the better of memorizing and "
         "factorizing saved in the search."
     )
+    if screened := sum(pair["strength"] is None for pair in found):
+        caption += f" Dots: {count(screened)} pairs that were screened out before it."
+    width, height = _size(names)
+    return plot("pairs", draw, (width, height), min(height, 360), label, caption)
+
+
+def pairs_png(report: Report, path: Path) -> Path | None:
+    """Draw the same map as a PNG (for MLflow), title included; returns `path`, or None where there are no pairs."""
+    found = pick(report, "interactions", "pairs")
+    if not found:
+        return None
+    names = _shown_names(found)
+
+    def draw(figure: "Figure", narrow: bool) -> None:
+        _draw(figure, names, found, narrow)
+        title = "memorized blue, factorized orange, naive grey"
+        figure.suptitle(f"{report.get('name', 'run')}: {title}", x=0.01, ha="left")
+
+    width, height = _size(names)
+    return png(draw, max(width, 480), height + 30, path)
+
+
+def _shown_names(pairs: list[Mapping[str, Any]]) -> list[str]:
+    """The fields of the map; where they are too many, those that take part in an interaction."""
+    names = list(dict.fromkeys(name for pair in pairs for name in (pair["field_a"], pair["field_b"])))
+    used = {
+        name for pair in pairs if pair["method"] != "naive" for name in (pair["field_a"], pair["field_b"])
+    }
+    if len(names) > _MOST_FIELDS:
+        names = [name for name in names if name in used][:_MOST_FIELDS] or names[:_MOST_FIELDS]
+    return names
+
+
+def _size(names: list[str]) -> tuple[int, int]:
     height = max(220, 110 + 17 * len(names))
-    return plot("pairs", draw, (min(1000, height + 160), height), min(height, 360), label, caption)
+    return min(1000, height + 160), height
 
 
 def _draw(figure: "Figure", names: list[str], pairs: list[Mapping[str, Any]], narrow: bool) -> None:
     place = {name: number for number, name in enumerate(names)}
     axes = figure.add_subplot()
-    strongest = max((pair["strength"] for pair in pairs), default=0.0)
+    strongest = max((pair["strength"] or 0.0 for pair in pairs), default=0.0)
     for pair in pairs:
         if pair["field_a"] not in place or pair["field_b"] not in place:
             continue
-        share = max(pair["strength"], 0.0) / strongest if strongest > 0 else 1.0
-        side = 0.25 + 0.65 * share**0.5 if pair["method"] != "naive" else 0.25
+        side = 0.1 if pair["strength"] is None else 0.25
+        if pair["method"] != "naive":
+            share = max(pair["strength"], 0.0) / strongest if strongest > 0 else 1.0
+            side += 0.65 * share**0.5
         row, column = place[pair["field_a"]], place[pair["field_b"]]
         axes.bar(
             column, side, side, row - side / 2, color=COLOURS[pair["method"]], edgecolor=PAPER, linewidth=0.3

@@ -242,4 +242,5 @@ def shown(settings: SelectorConfig) -> dict[str, object]:
         "choice": settings.choice,
         "search_rows": settings.search_rows,
         "cross_price": settings.cross_price,
+        "screened_pairs": settings.screened_pairs,
     }

@@ -69,7 +69,7 @@ class PairSpace:
     @cached_property
     def admitted(self) -> dict[PairNames, Ints]:
         """Ascending keys of the crosses of each pair that enough train rows hold, counted exactly."""
-        return counted_crosses(self._columns(self.pairs), self.pairs, self.words, self.min_count)
+        return counted_crosses(self.columns(self.pairs), self.pairs, self.words, self.min_count)
 
     @cached_property
     def _counts(self) -> dict[PairNames, int]:
@@ -78,8 +78,8 @@ class PairSpace:
             return self._sketch(self.pairs).frequent
         return {pair: len(keys) for pair, keys in self.admitted.items()}
 
-    def _columns(self, pairs: Sequence[PairNames]) -> dict[str, Ints]:
-        """(N,) numbers of features of each field in train rows."""
+    def columns(self, pairs: Sequence[PairNames]) -> dict[str, Ints]:
+        """(N,) numbers of features, 0 for dropped ones, of each field of these pairs, in train rows."""
         part, names = self._dataset.part("train"), self._layout.fields
         return {
             name: self._layout.numbers[np.asarray(part.ids[:, self._layout.single[names.index(name)]])]
@@ -88,7 +88,7 @@ class PairSpace:
 
     def _sketch(self, pairs: Sequence[PairNames]) -> CrossSketch:
         assert self._sketch_bytes is not None
-        return CrossSketch(self._columns(pairs), pairs, self.words, self.min_count, self._sketch_bytes)
+        return CrossSketch(self.columns(pairs), pairs, self.words, self.min_count, self._sketch_bytes)
 
     def rows(self, pair: PairNames) -> int:
         """Rows that memorizing a pair takes, its unknown cross among them."""

@@ -2,6 +2,7 @@
 
     python -m pipelines.benchmarks.interactions planted [--seeds 3] [--log-seed 0] [--search-rows held_out train]
     python -m pipelines.benchmarks.interactions real    [--logs ml100k adkdd criteo28k] [--seeds 3]
+    python -m pipelines.benchmarks.interactions screen  [--seeds 3] [--log-seed 0]
     python -m pipelines.benchmarks.interactions speed
 
 Each seed has a split of its own: logs split at random are drawn anew, those split by time are cut earlier. Finished
@@ -11,6 +12,7 @@ keeps the numbers as JSON.
 
 import argparse
 import json
+import time
 from collections import defaultdict
 from itertools import combinations
 from pathlib import Path
@@ -21,8 +23,15 @@ import polars as pl
 
 from ctr.config import load_config
 from ctr.dataset.feature_set import METHODS
+from ctr.dataset.ingest import ingest
+from ctr.dataset.layout import Layout
+from ctr.dataset.pairs import chosen_pairs
+from ctr.dataset.schema import load_schema
+from ctr.dataset.store import Dataset
 from ctr.dataset.synthetic import read_truth, write_log
 from ctr.jobs.train import load_report, train
+from ctr.selection.pair_screen import screen
+from ctr.selection.pair_space import PairSpace
 from ctr.settings import dump_toml, load_toml
 from pipelines.benchmarks.interaction_steps import measure
 from pipelines.benchmarks.quality import CONFIGS, LOGS, splits
@@ -33,6 +42,7 @@ PLANTED = Path("data/synthetic/pairs")
 PURE = ("memorize", "factorize", "naive")
 ROWS = ("held_out", "train")
 TENTH = "a tenth of its bytes"
+SCREENED = (16, 32, 64)  # pairs
 _SETTINGS = ("selector.kind=optinter", "selector.epochs=3", "backbone.kind=fnn", "backbone.norm=layer")
 
 
@@ -41,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=("planted", "real", "speed"))
+    parser.add_argument("part", choices=("planted", "real", "screen", "speed"))
     parser.add_argument("--logs", nargs="+", choices=LOGS, default=list(LOGS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument(
@@ -58,6 +68,8 @@ def main() -> None:
             print(f"{name:<40} {value:>14,.3f}")
     elif arguments.part == "planted":
         results = planted(arguments.seeds, arguments.search_rows, arguments.changes, arguments.log_seed)
+    elif arguments.part == "screen":
+        results = screens(arguments.seeds, arguments.changes, arguments.log_seed)
     else:
         results = {
             log: real(log, arguments.seeds, arguments.search_rows, arguments.changes)
@@ -69,12 +81,8 @@ def main() -> None:
 
 def planted(seeds: int, search_rows: list[str], changes: list[str], log_seed: int = 0) -> dict[str, Any]:
     """Planted pairs found, empty ones chosen, AUC and rows of crosses, over seeds of training."""
-    folder = PLANTED if log_seed == 0 else PLANTED.with_name(f"{PLANTED.name}-{log_seed}")
-    if not (folder / "log.parquet").is_file():
-        write_log("pairs", folder, rows=300_000, seed=log_seed)
-    places = {"schema": folder / "schema.toml", "input": folder / "log.parquet", "truth": folder}
-    changes = [*(f"data.{key}={path}" for key, path in places.items()), *changes]
-    truth = read_truth(folder).pairs().select("field_a", "field_b", "kind")
+    truth, places = _planted_log(log_seed)
+    changes = [*places, *changes]
     results: dict[str, Any] = defaultdict(list)
     for seed in range(seeds):
         for name, own in _choices(search_rows):
@@ -98,6 +106,44 @@ def planted(seeds: int, search_rows: list[str], changes: list[str], log_seed: in
         ]
         print(f"  {name:<20} {' '.join(map(str, right))}  {_summary(entries)}")
     return results
+
+
+def screens(seeds: int, changes: list[str], log_seed: int = 0) -> dict[str, Any]:
+    """Planted pairs among the best of a screen, and its seconds beside those of the baseline's training."""
+    truth, places = _planted_log(log_seed)
+    kinds = {(a, b): kind for a, b, kind in truth.iter_rows()}
+    results: dict[str, Any] = {}
+    print("found: memorize of 8, factorize of 8 among the best N; seconds of the screen, of the baseline")
+    for seed in range(seeds):
+        run = _run(CONFIGS / "pairs.toml", [f"seed={seed}", *places, *changes, "selector.kind=none"])
+        config = load_config(run / "config.toml")
+        schema = load_schema(config.data.schema_file)
+        dataset = Dataset(ingest(schema, config.data.input, Path(config.data.folder)))
+        space = PairSpace(dataset, Layout(dataset), chosen_pairs(schema.fields, None), min_count=1, dim=1)
+        part, found = dataset.part("train"), {}
+        started = time.perf_counter()
+        for number in SCREENED:
+            kept = [kinds[pair] for pair in screen(space, part.labels, part.weights, number, seed).kept]
+            found[str(number)] = [kept.count("memorize"), kept.count("factorize")]
+        took = (time.perf_counter() - started) / len(SCREENED)
+        results[f"seed {seed}"] = {
+            "found": found,
+            "screen_seconds": took,
+            "baseline_seconds": load_report(run)["seconds"]["baseline"],
+        }
+        best = "  ".join(f"{number}: {right}" for number, right in found.items())
+        print(f"  seed {seed:<5} {best}  {took:.1f}  {results[f'seed {seed}']['baseline_seconds']:.1f}")
+    return results
+
+
+def _planted_log(seed: int) -> tuple[pl.DataFrame, list[str]]:
+    """Kind of each pair of the planted log, which is written where it is missing; and where a run finds it."""
+    folder = PLANTED if seed == 0 else PLANTED.with_name(f"{PLANTED.name}-{seed}")
+    if not (folder / "log.parquet").is_file():
+        write_log("pairs", folder, rows=300_000, seed=seed)
+    places = {"schema": folder / "schema.toml", "input": folder / "log.parquet", "truth": folder}
+    truth = read_truth(folder).pairs().select("field_a", "field_b", "kind")
+    return truth, [f"data.{key}={path}" for key, path in places.items()]
 
 
 def real(log: str, seeds: int, search_rows: list[str], changes: list[str]) -> dict[str, Any]:

@@ -3,10 +3,10 @@ import pytest
 
 from ctr.dataset.crosses import (
     CrossKeys,
-    _joint_counts,
     counted_crosses,
     cross_keys,
     feature_words,
+    joint_sums,
     pair_salts,
     read_admitted,
 )
@@ -41,9 +41,13 @@ def test_counted_crosses_are_those_of_nested_loops(columns, words, min_count):
 
 
 def test_joint_values_too_many_for_a_counter_each_are_counted_alike(columns):
-    sorted_ = _joint_counts(columns["a"], columns["c"], 40, 10**9)
-    counted = _joint_counts(columns["a"], columns["c"], 40, 6)
+    weights = [np.random.default_rng(2).random(300), np.ones(300)]
+    *sorted_, sorted_sums = joint_sums(columns["a"], columns["c"], 40, 10**9, weights)
+    *counted, counted_sums = joint_sums(columns["a"], columns["c"], 40, 6, weights)
     assert [array.tolist() for array in sorted_] == [array.tolist() for array in counted]
+    assert [array.tolist() for array in sorted_sums] == [array.tolist() for array in counted_sums]
+    assert counted_sums[1].tolist() == counted[1].tolist()
+    assert joint_sums(columns["a"], columns["c"], 40, 10**9)[1].tolist() == counted[1].tolist()
 
 
 def test_keys_tell_pairs_places_and_values_apart():

@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -78,7 +79,8 @@ def log(tmp_path_factory):
 def configure(log, tmp_path, monkeypatch):
     """A configuration of the job; sections by keyword."""
     monkeypatch.setattr(job, "write_report", lambda report, run, **_: None)
-    monkeypatch.setattr(job, "figure_png", lambda report, path: path.write_bytes(b"picture"))
+    for name in ("figure_png", "pairs_png"):
+        monkeypatch.setattr(job, name, lambda report, path: path.write_bytes(b"picture"))
 
     def build(**sections) -> Config:
         content = {
@@ -166,6 +168,59 @@ def test_all_naive_is_the_baseline_itself(configure):
     report = report_of(job.train(configure(selector={"choice": "naive"})))
     assert report["selected"]["cross_rows"] == 0
     assert report["selected"]["table_bytes"] == report["baseline"]["table_bytes"]
+
+
+@pytest.mark.parametrize("search_rows", ["held_out", "train"])
+def test_a_search_of_screened_pairs_keeps_a_row_for_those_that_were_screened_out(
+    configure, log, monkeypatch, search_rows
+):
+    from ctr.report import write_report
+
+    monkeypatch.setattr(job, "write_report", write_report)
+    console = Console(file=io.StringIO(), width=200)
+    own = {"screened_pairs": 1, "search_rows": search_rows, "pair_learning_rate": 0.05}
+    run = job.train(configure(selector=own), console=console)
+    assert "3 pairs screened to 1" in console.file.getvalue()
+    assert interactions(run) == dict(zip(PAIRS, ["memorize", "naive", "naive"], strict=True))
+    frame = FeatureSet.load(run / "feature_set").interactions
+    assert frame["strength"].is_null().to_list() == [False, True, True]
+    assert frame["screened_nats"].arg_max() == 0
+    found = report_of(run)["interactions"]
+    assert [pair["strength"] is None for pair in found["pairs"]] == [False, True, True]
+    assert "2 pairs that were screened out" in (run / "report.html").read_text()
+    assert report_of(run)["selected"]["cross_rows"] == SIDE * SIDE + 1
+    assert_scored_as_trained(run, log)
+    show(run / "feature_set")
+
+
+def test_a_screen_that_keeps_all_pairs_changes_nothing(configure):
+    runs = [job.train(configure(selector=own)) for own in ({}, {"screened_pairs": 3})]
+    frames = [pl.read_parquet(run / "feature_set" / "interactions.parquet") for run in runs]
+    assert runs[0] != runs[1]
+    assert frames[0].equals(frames[1])
+
+
+def test_screened_pairs_join_what_optfs_leaves(configure, log):
+    own = {"kind": "optfs+optinter", "ratio": 0.6, "referees": [], "screened_pairs": 2}
+    run = job.train(configure(selector=own))
+    frame = pl.read_parquet(run / "feature_set" / "interactions.parquet")
+    assert frame["strength"].null_count() == frame.height - 2
+    assert_scored_as_trained(run, log)
+
+
+def test_the_map_of_pairs_is_a_picture_in_mlflow(configure, monkeypatch, tmp_path):
+    mlflow = pytest.importorskip("mlflow")
+    from ctr.report import pairs_png
+
+    monkeypatch.setattr(job, "pairs_png", pairs_png)
+    uri = f"sqlite:///{tmp_path / 'store' / 'mlflow.db'}"
+    own = {"screened_pairs": 1, "epochs": 1}
+    run = job.train(configure(selector=own, tracking={"uri": uri}))
+    client = mlflow.MlflowClient(uri)
+    run_id = json.loads((run / "mlflow.json").read_text())["run_id"]
+    path = Path(client.download_artifacts(run_id, "figures/interactions.png", str(tmp_path)))
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert not list(run.glob(".*.png"))
 
 
 def test_methods_can_be_drawn_in_stated_numbers(configure):

@@ -4,7 +4,7 @@ import pytest
 
 from ctr.report.headline import verdict
 from ctr.report.html import write_report
-from ctr.report.pairs import pairs_plot, pairs_table
+from ctr.report.pairs import pairs_plot, pairs_png, pairs_table
 
 PAIRS = [
     {"field_a": "a", "field_b": "b", "method": "memorize", "strength": 300.0},
@@ -28,6 +28,21 @@ def with_pairs(report):
 def test_a_report_without_pairs_says_nothing_of_them(report):
     assert pairs_plot(report) is None
     assert pairs_table(report) is None
+
+
+def test_the_map_is_a_picture_of_its_own_where_there_are_pairs(with_pairs, tmp_path):
+    path = tmp_path / "map.png"
+    assert pairs_png(with_pairs, path) == path
+    assert path.read_bytes().startswith(b"\x89PNG")
+    with_pairs["interactions"] = None
+    assert pairs_png(with_pairs, tmp_path / "none.png") is None
+    assert [file.name for file in tmp_path.iterdir()] == ["map.png"]
+
+
+def test_pairs_that_were_screened_out_are_dots_without_a_strength(with_pairs):
+    assert "screened out" not in pairs_plot(with_pairs).caption
+    with_pairs["interactions"]["pairs"] = [*PAIRS[:2], PAIRS[2] | {"strength": None}]
+    assert "Dots: 1 pairs that were screened out" in pairs_plot(with_pairs).caption
 
 
 def test_the_map_counts_methods_in_words(with_pairs):
