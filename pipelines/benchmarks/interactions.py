@@ -29,6 +29,8 @@ from ctr.dataset.pairs import chosen_pairs
 from ctr.dataset.schema import load_schema
 from ctr.dataset.store import Dataset
 from ctr.dataset.synthetic import read_truth, write_log
+from ctr.errors import CtrError
+from ctr.evaluation.intervals import auc_difference
 from ctr.jobs.train import load_report, train
 from ctr.selection.pair_screen import screen
 from ctr.selection.pair_space import PairSpace
@@ -149,6 +151,7 @@ def _planted_log(seed: int) -> tuple[pl.DataFrame, list[str]]:
 def real(log: str, seeds: int, search_rows: list[str], changes: list[str]) -> dict[str, Any]:
     """Test AUC of searches and of the pure methods; methods chosen, and how far seeds agree on them."""
     results: dict[str, Any] = defaultdict(list)
+    runs: dict[str, list[Path]] = defaultdict(list)
     chosen: dict[str, list[list[str]]] = defaultdict(list)
     for seed, schema in splits(log, seeds, OUTPUT, earlier=0.05):
         for name, own in [*_choices(search_rows), (TENTH, [])]:
@@ -158,6 +161,7 @@ def real(log: str, seeds: int, search_rows: list[str], changes: list[str]) -> di
             stated = [f"seed={seed}", f"data.schema={schema}", *own, *changes]
             run = _run(CONFIGS / f"{log}.toml", stated)
             results[name].append(_numbers(run))
+            runs[name].append(run)
             frame = pl.read_parquet(run / "feature_set" / "interactions.parquet")
             chosen[name].append(frame["method"].to_list())
     print(
@@ -166,7 +170,30 @@ def real(log: str, seeds: int, search_rows: list[str], changes: list[str]) -> di
     for name, entries in results.items():
         counts = [[methods.count(method) for method in METHODS[:2]] for methods in chosen[name]]
         print(f"  {name:<20} {_summary(entries)}  {counts}  {_agreement(chosen[name]):.0%}")
+    print(
+        "  AUC less that of a pure method (deviation), and half of the paired 95 % interval of the test rows"
+    )
+    for name in [name for name in results if name not in PURE]:
+        for pure in PURE:
+            pairs = zip(runs[name], runs[pure], strict=True)
+            found = [_difference(run, other) for run, other in pairs]
+            differences, halves = zip(*found, strict=True)
+            half = float(np.linalg.norm(halves)) / len(halves)
+            print(f"    {name:<20} less {pure:<10} {mean_and_spread(differences, '+')}  {half:.4f}")
+            for entry, difference in zip(results[name], differences, strict=True):
+                entry[f"less_{pure}"] = difference
     return results
+
+
+def _difference(run: Path, other: Path) -> tuple[float, float]:
+    """Test AUC of a run less that of another one on the same rows, and half of its paired 95 % interval."""
+    scores, others = (pl.read_parquet(each / "scores" / "test.parquet") for each in (run, other))
+    if not scores["row"].equals(others["row"]):
+        raise CtrError(f'"{run}" and "{other}" scored different rows')
+    found = auc_difference(
+        scores["label"].to_numpy(), others["selected"].to_numpy(), scores["selected"].to_numpy()
+    )
+    return found.value, (found.high - found.low) / 2
 
 
 def _choices(search_rows: list[str]) -> list[tuple[str, list[str]]]:
