@@ -161,8 +161,8 @@ class SelectorConfig(Strict):
     referees: cheap selectors that run at the same sizes for comparison.
 
     Of pairs (`optinter`, and `optfs+optinter`, which first drops values):
-    choice: `search`, or one method for all: `memorize`, `factorize`, `naive`; `random` draws as many pairs to memorize
-        and to factorize as `random_counts` says.
+    choice: `search`, or one method for all: `memorize`, `factorize`, `naive`; `best` retrains all four and takes what has
+        the best AUC on valid; `random` draws as many pairs to memorize and to factorize as `random_counts` says.
     search_rows: which rows judge a pair: `held_out`, a quarter of train that the weights of the search never see, or
         `train`, the rows that the weights learn from, as published.
     pairs: [field, field] of each; by default all. pair_dim: floats of a pair's vector.
@@ -188,7 +188,7 @@ class SelectorConfig(Strict):
     dropped_reads: Literal["zero", "unknown"] = "zero"
     compare_dropped_reads: bool = True
     referees: list[Referee] = ["frequency", "random"]
-    choice: Literal["search", "memorize", "factorize", "naive", "random"] = "search"
+    choice: Literal["search", "best", "memorize", "factorize", "naive", "random"] = "search"
     search_rows: Literal["train", "held_out"] = "held_out"
     pairs: Annotated[list[list[str]], Key(min_length=1)] | None = None
     screened_pairs: Whole | None = None
@@ -246,9 +246,10 @@ class SelectorConfig(Strict):
                 "sketch_bytes counts to 255, for crosses that share the rows of cross_bytes: state cross_bytes, and a "
                 f"min_count of at most 255, found {self.min_count}"
             )
-        if self.choice != "search" and self.max_memorized is not None:
+        searched = self.choice in ("search", "best")
+        if not searched and self.max_memorized is not None:
             raise ValueError(f'max_memorized limits a search, found choice = "{self.choice}"')
-        if self.choice != "search" and self.screened_pairs is not None:
+        if not searched and self.screened_pairs is not None:
             raise ValueError(f'screened_pairs narrows a search, found choice = "{self.choice}"')
         if (self.choice == "random") != (self.random_counts is not None):
             raise ValueError(

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from rich.console import Console
 
-from ctr.config import Config
+from ctr.config import Config, SelectorConfig
 from ctr.dataset.batches import Batches
 from ctr.dataset.crosses import CrossKeys
 from ctr.dataset.feature_set import DroppedReads, FeatureSet
@@ -22,11 +22,13 @@ from ctr.dataset.pairs import PairNames, chosen_pairs
 from ctr.dataset.stacked import stacked
 from ctr.dataset.store import Dataset, Part
 from ctr.errors import CtrError
+from ctr.evaluation.metrics import measure
 from ctr.jobs.networks import Networks, learned_numbers
 from ctr.network.crosses import table_parameters as pair_table_parameters
 from ctr.network.network import Architecture, Network, build
 from ctr.selection import optfs, optinter
 from ctr.selection.compaction import compact_architecture
+from ctr.selection.optinter import CANDIDATES, LimitError
 from ctr.selection.pair_screen import Screen, screen
 from ctr.selection.pair_space import PairSpace, cross_index
 from ctr.selection.referees import REFEREES, number_to_keep
@@ -47,6 +49,7 @@ class Model:
     selector: "baseline", or who chose `feature_set`. ratio, penalty: what was asked for.
     parameters: learned numbers; the row that dropped features read is none. best_step: after which the weights were
         taken, by their AUC on valid. crosses: by which those of memorized pairs are found, where pairs are modelled.
+    rival_history: how the trainings went that it was preferred to.
     """
 
     selector: str
@@ -61,6 +64,7 @@ class Model:
     penalty: float | None = None
     search_history: tuple[Look, ...] = ()
     crosses: CrossKeys | None = None
+    rival_history: tuple[Look, ...] = ()
 
     @property
     def name(self) -> str:
@@ -206,10 +210,8 @@ class Trainer:
         """Search with OptFS or OptInter, or ask a referee, and retrain what comes of it."""
         size = f"{ratio:g}" if ratio is not None else "all" if penalty is None else f"price-{penalty:g}"
         if selector == "optinter":
-            feature_set, looks = self._with_pairs(
-                "optinter", REFEREES["all"](self.dataset, 0, self.config.seed)
-            )
-            return self._retrain("optinter-all", feature_set, selector=selector, search_history=looks)
+            everything = REFEREES["all"](self.dataset, 0, self.config.seed)
+            return self._paired("optinter", "optinter-all", everything)
         if selector not in ("optfs", "optfs+optinter"):
             count = number_to_keep(self.dataset, 1.0 if ratio is None else ratio)
             feature_set = REFEREES[selector](self.dataset, count, self.config.seed)
@@ -220,15 +222,8 @@ class Trainer:
         feature_set = optfs.choose(found, self.dataset, self.valid, ratio)
         history = () if known else tuple(found.history)
         if selector == "optfs+optinter":
-            feature_set, looks = self._with_pairs(f"{selector}-{size}", feature_set)
-            return self._retrain(
-                f"{selector}-{size}",
-                feature_set,
-                selector=selector,
-                ratio=ratio,
-                penalty=penalty,
-                search_history=history + looks,
-            )
+            name = f"{selector}-{size}"
+            return self._paired(name, name, feature_set, ratio=ratio, penalty=penalty, search_history=history)
         return self._retrain(
             f"optfs-{size}",
             feature_set,
@@ -239,14 +234,72 @@ class Trainer:
             search_history=history,
         )
 
-    def _with_pairs(self, name: str, feature_set: FeatureSet) -> tuple[FeatureSet, tuple[Look, ...]]:
+    def _paired(
+        self,
+        search_name: str,
+        name: str,
+        feature_set: FeatureSet,
+        *,
+        ratio: float | None = None,
+        penalty: float | None = None,
+        search_history: tuple[Look, ...] = (),
+    ) -> Model:
+        """The retrained network of a feature set whose pairs interact as chosen; of all choices the best on valid."""
+        settings, models, aucs = self.config.selector, list[Model](), dict[str, float]()
+        for choice in CANDIDATES if settings.choice == "best" else (settings.choice,):
+            own = settings.model_copy(update={"choice": choice})
+            try:
+                found, looks = self._with_pairs(search_name, feature_set, own)
+            except LimitError as error:
+                if settings.choice != "best":
+                    raise
+                self._console.print(
+                    f"  {name}-{choice} is left out: {error}", highlight=False, soft_wrap=True
+                )
+                continue
+            model = self._retrain(
+                name if choice == settings.choice else f"{name}-{choice}",
+                found,
+                selector=settings.kind,
+                ratio=ratio,
+                penalty=penalty,
+                search_history=search_history + looks,
+            )
+            models.append(model)
+            if settings.choice == "best":
+                aucs[choice] = measure(
+                    self.valid.labels, model.predict(self.valid, self.device), self.valid.weights
+                ).auc
+        if not aucs:
+            return models[0]
+        best = max(aucs, key=aucs.__getitem__)  # of equals, the first
+        chosen = models.pop(list(aucs).index(best))
+        assert chosen.feature_set is not None
+        return replace(
+            chosen,
+            feature_set=replace(
+                chosen.feature_set,
+                provenance={
+                    **chosen.feature_set.provenance,
+                    "choice": "best",
+                    "chosen": best,
+                    "valid_auc": aucs,
+                },
+            ),
+            search_history=models[0].search_history if best != "search" else chosen.search_history,
+            rival_history=tuple(look for model in models for look in model.history),
+        )
+
+    def _with_pairs(
+        self, name: str, feature_set: FeatureSet, settings: SelectorConfig
+    ) -> tuple[FeatureSet, tuple[Look, ...]]:
         """A feature set with how the pairs of its fields interact, and how the search for that went."""
-        settings, seed = self.config.selector, self.config.seed
+        seed = self.config.seed
         if feature_set.dropped_reads != settings.dropped_reads:
             feature_set = feature_set.reading(self.dataset, settings.dropped_reads)
         layout = self.networks.layout(feature_set)
         space, looks = self._space(layout), list[Look]()
-        screened = self._screened(name, space)
+        screened = self._screened(name, space) if settings.choice == "search" else None
         if screened is not None:
             space = self._space(layout, screened.kept)
         if settings.choice == "search":

@@ -244,6 +244,7 @@ class _Job:
             model = trainer.select(settings.kind, ratio=ratio, penalty=penalty)
             self.clock.add("search", model.search_history)
             self.clock.add("retrain", model.history)
+            self.clock.add("referees", model.rival_history)
             chosen = chosen or model
             models.append(model)
             for referee in settings.referees:

@@ -31,6 +31,7 @@ from ctr.selection.pair_space import PairSpace
 from ctr.training.fit import fit
 from ctr.training.looks import Companion, Look, Watcher
 
+CANDIDATES = ("search", "memorize", "factorize", "naive")  # of which choice = "best" takes one
 ROUNDS = 3
 HELD_OUT = 4  # every fourth row of train judges
 THRESHOLD = (
@@ -39,6 +40,10 @@ THRESHOLD = (
 CROWDED = 1600  # floats of all pair vectors together, past which a search has narrower ones
 Floats = npt.NDArray[np.float64]
 Fresh = Callable[[PairLayout, CrossKeys], Network]
+
+
+class LimitError(ConfigError):
+    """A choice stated for all pairs does not meet a limit that was stated too."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +189,7 @@ def choose(gains: Floats, space: PairSpace, settings: SelectorConfig) -> pl.Data
         logits).
 
     Raises:
-        ConfigError: one method was stated for all pairs, and they exceed `max_cross_bytes`.
+        LimitError: one method was stated for all pairs, and they exceed `max_cross_bytes` or `max_memorized`.
     """
     methods = gains.argmax(1)
     memorized = methods == 0
@@ -227,9 +232,11 @@ def _within(
 def _require(space: PairSpace, memorized: npt.NDArray[np.int64], settings: SelectorConfig) -> None:
     limit = settings.max_cross_bytes
     assert limit is None or isinstance(limit, int)
+    if settings.max_memorized is not None and len(memorized) > settings.max_memorized:
+        raise LimitError(f"it memorizes {len(memorized)} pairs, expected at most {settings.max_memorized}")
     needed = space.bytes([space.pairs[number] for number in memorized])
     if limit is not None and needed > limit:
-        raise ConfigError(
+        raise LimitError(
             f"selector.max_cross_bytes = {limit:,} does not hold the {len(memorized)} pairs that "
             f'choice = "{settings.choice}" memorizes: state {needed:,} or more, other pairs, or cross_bytes, a budget '
             "that crosses share"

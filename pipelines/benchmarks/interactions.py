@@ -154,7 +154,7 @@ def real(log: str, seeds: int, search_rows: list[str], changes: list[str]) -> di
     runs: dict[str, list[Path]] = defaultdict(list)
     chosen: dict[str, list[list[str]]] = defaultdict(list)
     for seed, schema in splits(log, seeds, OUTPUT, earlier=0.05):
-        for name, own in [*_choices(search_rows), (TENTH, [])]:
+        for name, own in [*_choices(search_rows), (TENTH, []), ("best on valid", ["selector.choice=best"])]:
             if name == TENTH:  # of the table that memorizes all pairs
                 limit = results["memorize"][-1]["cross_bytes"] // 10
                 own = [f"selector.max_cross_bytes={limit:.0f}", "selector.cross_price=0"]

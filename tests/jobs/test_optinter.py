@@ -267,6 +267,21 @@ def test_a_refitted_bundle_has_its_crosses_too(configure):
     assert json.loads((run / "bundle" / "manifest.json").read_text())["crosses"]["admitted"] > 0
 
 
+@pytest.mark.parametrize(
+    "own", [{}, {"max_memorized": 1}, {"kind": "optfs+optinter", "ratio": 0.5, "referees": []}]
+)
+def test_the_best_of_all_choices_on_valid_is_shipped_and_the_others_are_told(configure, log, own):
+    run = job.train(configure(selector={"choice": "best", **own}))
+    report = report_of(run)
+    provenance = json.loads((run / "feature_set" / "feature_set.json").read_text())
+    aucs = provenance["valid_auc"]
+    expected = {"search", "factorize", "naive"} | ({"memorize"} if "max_memorized" not in own else set())
+    assert set(aucs) == expected
+    assert provenance["chosen"] == max(aucs, key=aucs.get)
+    assert aucs[provenance["chosen"]] == pytest.approx(report["selected"]["valid"]["auc"], abs=1e-12)
+    assert_scored_as_trained(run, log)
+
+
 def test_crosses_counted_by_a_sketch_are_scored_as_trained_and_no_key_is_kept(configure, log):
     own = {"choice": "memorize", "cross_bytes": 4000, "sketch_bytes": 20_000}
     run = job.train(configure(selector=own))
