@@ -161,8 +161,9 @@ class SelectorConfig(Strict):
     referees: cheap selectors that run at the same sizes for comparison.
 
     Of pairs (`optinter`, and `optfs+optinter`, which first drops values):
-    choice: `search`, or one method for all: `memorize`, `factorize`, `naive`; `best` retrains all four and takes what has
-        the best AUC on valid; `random` draws as many pairs to memorize and to factorize as `random_counts` says.
+    choice: `search`, or one method for all: `memorize`, `factorize`, `naive`; `best` retrains all four and takes the
+        one with the best AUC on valid; `random` draws as many pairs to memorize, and to factorize, as `random_counts`
+        says.
     search_rows: which rows judge a pair: `held_out`, a quarter of train that the weights of the search never see, or
         `train`, the rows that the weights learn from, as published.
     pairs: [field, field] of each; by default all. pair_dim: floats of a pair's vector.
