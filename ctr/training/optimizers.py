@@ -51,8 +51,8 @@ class LazyAdam(Optimizer):
         state: dict[str, Any] = self.state[parameter]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.int64)
-            state["mean"] = torch.zeros_like(parameter)
-            state["square"] = torch.zeros_like(parameter)
+            # Mean and mean square side by side, so that a row's are fetched, and written, at once. (rows, 2, W)
+            state["moments"] = parameter.new_zeros(len(parameter), 2, parameter.shape[1])
             state["read"] = torch.zeros(len(parameter), dtype=torch.int64, device=parameter.device)
         return state
 
@@ -64,12 +64,11 @@ class LazyAdam(Optimizer):
         state["step"] += 1
         step = int(state["step"])
         first, second = group["betas"]
-        mean = state["mean"].index_select(0, rows).lerp_(values, 1.0 - first)
-        square = (
-            state["square"].index_select(0, rows).mul_(second).addcmul_(values, values, value=1.0 - second)
-        )
-        state["mean"].index_copy_(0, rows, mean)
-        state["square"].index_copy_(0, rows, square)
+        moments = state["moments"].index_select(0, rows)  # (U, 2, W)
+        mean, square = moments.unbind(1)
+        mean.lerp_(values, 1.0 - first)
+        square.mul_(second).addcmul_(values, values, value=1.0 - second)
+        state["moments"].index_copy_(0, rows, moments)
         denominator = square.div_(1.0 - second**step).sqrt_().add_(group["eps"])
         change = mean.div_(denominator).mul_(-group["lr"] / (1.0 - first**step))
         if group["weight_decay"]:
