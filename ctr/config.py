@@ -273,6 +273,8 @@ class Training(Strict):
     plateau: the learning rate is multiplied by it after an epoch without a better AUC (1 leaves it alone).
     order: of the train rows: `shuffled` anew each epoch, or `time`, oldest first (needs a split by time).
     threads: of PyTorch; 0 takes the cores of the machine.
+    precision: of matrix products in training: `float32`, `tf32` (on CUDA devices that have it) or `bf16`. Weights, and
+        all that is evaluated, are float32.
     """
 
     batch_size: Whole = 1024
@@ -286,6 +288,7 @@ class Training(Strict):
     order: Literal["shuffled", "time"] = "shuffled"
     device: str = "auto"
     threads: Annotated[int, Key(ge=0)] = 0
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
 
     @field_validator("device")
     @classmethod

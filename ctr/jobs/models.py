@@ -187,6 +187,7 @@ class Trainer:
         ] = {}  # over all features: what trainings begin with, where not afresh
         self.device = pick_device(config.training.device)
         torch.set_num_threads(config.training.threads or os.cpu_count() or 1)
+        torch.set_float32_matmul_precision("high" if config.training.precision == "tf32" else "highest")
         self.train, self.valid = dataset.part("train"), dataset.part("valid")
         self.networks = Networks(config, dataset, self.device)
         if config.selector.selects_pairs:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from ctr.config import Training
 from ctr.dataset.batches import Batches
 from ctr.dataset.layout import Batch
+from ctr.dataset.parallel import ahead
 from ctr.errors import CtrError
 from ctr.evaluation.metrics import measure
 from ctr.evaluation.sampling import row_weights
@@ -113,7 +114,10 @@ class _Loop:
         """Train to the end of the epoch, or until patience is lost; a look at valid and a checkpoint now and then."""
         epoch, start = divmod(self.step, len(self.train))
         self.network.train()
-        for number, batch in enumerate(self.train.epoch(epoch, start), start + 1):
+        batches = self.train.epoch(epoch, start)
+        if self.device.type != "cpu":
+            batches = ahead(batches)  # on a CPU the thread would take a core from the matrix products
+        for number, batch in enumerate(batches, start + 1):
             self._train(batch)
             due = number in self.points or self.step >= self.total
             if due or self.since.batches % _LOSS_CHECK == 0:
@@ -130,7 +134,9 @@ class _Loop:
             self.optimizers.learning_rate = self.rates[self.step]
         if self.companion:
             self.companion.before_step(inputs, labels, weights, self.step / self.total)
-        loss = F.binary_cross_entropy_with_logits(self.network(inputs), labels, weight=weights)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
+            logits = self.network(inputs)
+        loss = F.binary_cross_entropy_with_logits(logits.float(), labels, weight=weights)
         for parameter in self.network.parameters():
             parameter.grad = None
         loss.backward()  # type: ignore[no-untyped-call]

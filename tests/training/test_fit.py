@@ -112,6 +112,7 @@ VARIANTS = {
     "decay and plateau": {"weight_decay": 0.5, "network_weight_decay": 1e-3, "plateau": 0.5},
     "companion": {"companion": True, "dropout": 0.2},
     "no dense weights": {"backbone": "fm", "weight_decay": 0.1},
+    "bfloat16": {"precision": "bf16"},
 }
 
 
@@ -174,6 +175,18 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(train, bat
     assert not torch.equal(first.table.weight, other.table.weight)
     _, shuffled = train("shuffled", dropout=0.3, data=batches(seed=4))
     assert not torch.equal(first.table.weight, shuffled.table.weight)
+
+
+def test_products_in_bfloat16_train_float32_weights_to_about_the_same(train):
+    exact, reference = train("exact")
+    rough, network = train("rough", precision="bf16")
+    assert all(
+        tensor.dtype == torch.float32 for tensor in weights(network).values() if tensor.is_floating_point()
+    )
+    assert not torch.equal(network.table.weight, reference.table.weight)
+    for one, other in zip(exact.history, rough.history, strict=False):
+        assert one.train_logloss == pytest.approx(other.train_logloss, abs=0.01)
+        assert one.valid_auc == pytest.approx(other.valid_auc, abs=0.02)
 
 
 def test_a_network_handed_over_in_evaluation_mode_is_trained_all_the_same(train, fresh):
