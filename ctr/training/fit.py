@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ctr.config import Training
 from ctr.dataset.batches import Batches
 from ctr.dataset.layout import Batch
-from ctr.errors import CtrError
+from ctr.errors import CtrError, out_of_memory
 from ctr.evaluation.metrics import measure
 from ctr.evaluation.sampling import row_weights
 from ctr.network.network import Network
@@ -229,6 +229,8 @@ class _Loop:
         try:
             self._take_up(state)
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            if out_of_memory(error):
+                raise
             raise damaged(self.folder / "last", error) from None
         self.since.train_on()
 
