@@ -266,13 +266,16 @@ class SelectorConfig(Strict):
 class Training(Strict):
     """One loop's settings, the same for baseline, search and retraining.
 
+    batch_size: train rows of a step. One that is stated must not exceed the train rows; a log with fewer than the
+        default is one batch.
     learning_rate, weight_decay: of tables and dense weights; the decay is decoupled and belongs to tables, per step.
     network_weight_decay: L2 of the dense weights.
     eval_every: steps between looks at valid; unset, ten an epoch, evenly spread.
     patience: epochs without a better AUC on valid before stopping; below 1 it stops inside an epoch.
     plateau: the learning rate is multiplied by it after an epoch without a better AUC (1 leaves it alone).
     order: of the train rows: `shuffled` anew each epoch, or `time`, oldest first (needs a split by time).
-    threads: of PyTorch; 0 takes the cores of the machine.
+    device: `auto` takes the GPU where there is one.
+    threads: of PyTorch, at most the cores that the process may use; 0 takes them all.
     precision: of matrix products in training: `float32`, `tf32` (on CUDA devices that have it) or `bf16`. Weights, and
         all that is evaluated, are float32.
     """

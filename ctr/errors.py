@@ -3,7 +3,9 @@
 A message says what was expected, what was found, where, and what to do; it never needs a traceback.
 """
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -46,3 +48,46 @@ def nearest(name: str, options: Iterable[str]) -> str:
     if 0 < len(names) <= 12:
         return "; expected one of " + ", ".join(f'"{option}"' for option in names)
     return ""
+
+
+def shown_bytes(value: float) -> str:
+    """Bytes in decimal units, three digits.
+
+    Example:
+        >>> shown_bytes(1_230_000)
+        '1.23 MB'
+    """
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if abs(value) >= scale:
+            scaled = value / scale
+            return f"{scaled:.{2 if scaled < 10 else 1 if scaled < 100 else 0}f} {unit}"
+    return f"{value:.0f} B"
+
+
+# PyTorch has one class for GPUs and none for the rest; neither is imported here.
+_MEMORY = ("out of memory", "DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a GPU or off it."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _MEMORY)
+
+
+@contextmanager
+def memory_told(advice: str) -> Iterator[None]:
+    """Say in one message that memory ran out, and what to do.
+
+    Raises:
+        CtrError: memory ran out in the context.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        asked = re.search(r"[Tt]ried to allocate ([\d.]+ \w+)", str(error))
+        amount = f" ({asked[1]} more were asked for)" if asked else ""
+        where = "of the GPU " if "CUDA" in str(error) or "HIP" in str(error) else ""
+        raise CtrError(f"the memory {where}ran out{amount}; {advice}") from error

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +10,15 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 import ctr.jobs.train as job
 from ctr import cli
 from ctr.errors import CtrError, DataError, ThresholdError
+from ctr.jobs import limits
+from ctr.network.network import Network
+from ctr.training import machine
+from ctr.training.optimizers import Optimizers
 
 ROOT = Path(__file__).parents[1]
 SCHEMA = """
@@ -222,6 +228,233 @@ def test_a_disk_that_is_full_when_scores_are_written_ends_with_1_and_one_message
     assert "No space left on device" in message[0]
     assert "test.parquet" in message[0]
     assert ctr("train", "run.toml")[0] == 0  # and goes on once there is room
+
+
+def refused(folder, err, *words):
+    """One message and nothing half-written: no run, and of the dataset all or nothing."""
+    assert err.count("error: ") == 1
+    assert err.splitlines()[-1].startswith("error: ")
+    for word in words:
+        assert word in err
+    assert not (folder / "runs").exists()
+    assert not list(folder.glob("datasets/.unfinished*"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("training.threads=3", "training.threads = 3: expected at most the 2 cores"),
+        ("training.device=cuda", 'training.device: "cuda" is not available here'),
+        ("training.device=cuda:7", 'training.device: "cuda:7" is not available here'),
+        ("training.device=mps", 'training.device: "mps" is not available here'),
+    ],
+)
+def test_what_the_machine_does_not_have_is_told_before_the_log_is_encoded(
+    change, message, folder, ctr, monkeypatch
+):
+    monkeypatch.setattr(machine, "cores", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    code, out, err = ctr("train", "run.toml", "--set", change)
+    assert (code, out) == (2, "")
+    refused(folder, err, message)
+    assert not (folder / "datasets").exists()
+
+
+def test_a_finished_run_asks_nothing_of_the_machine(folder, ctr, monkeypatch):
+    monkeypatch.setattr(machine, "cores", lambda: 1)
+    assert ctr("train", "run.toml")[0] == 0
+    monkeypatch.setattr(machine, "cores", lambda: 0)
+    assert ctr("train", "run.toml")[0] == 0
+    assert ctr("train", "run.toml", "--force")[0] == 2
+
+
+def test_a_stated_batch_that_is_larger_than_train_is_refused(folder, ctr):
+    code, out, err = ctr("train", "run.toml", "--set", "training.batch_size=1024")
+    assert (code, out) == (2, "")
+    (dataset,) = (folder / "datasets").glob("tiny-*")
+    rows = json.loads((dataset / "manifest.json").read_text())["rows"]["train"]
+    refused(folder, err, f'training.batch_size = 1024: expected at most the {rows} train rows of "tiny"')
+    assert ctr("train", "run.toml", "--set", f"training.batch_size={rows + 1}")[0] == 2
+    assert ctr("train", "run.toml", "--set", f"training.batch_size={rows}")[0] == 0
+
+
+def test_a_small_log_is_one_batch_where_none_is_stated_also_when_the_run_is_repeated_by_its_config(
+    folder, ctr
+):
+    (folder / "run.toml").write_text(CONFIG.replace("batch_size = 64\n", ""))
+    assert ctr("train", "run.toml")[0] == 0
+    (run,) = (folder / "runs").iterdir()
+    code, _, err = ctr("train", run / "config.toml")
+    assert code == 0
+    assert "already done" in err
+    assert ctr("train", run / "config.toml", "--force")[0] == 0
+
+
+def test_the_config_of_a_run_states_the_batch_wherever_it_fits(folder, ctr):
+    ctr("train", "run.toml")
+    (run,) = (folder / "runs").iterdir()
+    assert "batch_size = 64" in (run / "config.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message", "advice"),
+    [
+        (
+            [],
+            'embedding.kind = "table": rows for ',
+            'use embedding.kind = "unified" with embedding.bytes = "1MB"',
+        ),
+        (
+            ["embedding.kind=unified", "embedding.bytes=4kB"],
+            'embedding.kind = "unified": ',
+            'state embedding.bytes = "1MB"\n',
+        ),
+        (
+            ["embedding.kind=hashed", "embedding.rows=60"],
+            'embedding.kind = "hashed": ',
+            'state embedding.bytes = "1MB" instead of embedding.rows\n',
+        ),
+    ],
+)
+def test_tables_that_memory_does_not_hold_are_refused(changes, message, advice, folder, ctr, monkeypatch):
+    monkeypatch.setattr(limits, "free_memory", lambda _: 1_000)
+    words = [word for change in changes for word in ("--set", change)]
+    code, out, err = ctr("train", "run.toml", *words)
+    assert (code, out) == (2, "")
+    refused(folder, err, message, 'found 1.00 kB free on "', advice)
+    monkeypatch.setattr(limits, "free_memory", lambda _: None)
+    assert ctr("train", "run.toml", *words)[0] == 0
+
+
+def test_crosses_that_memory_does_not_hold_are_refused_before_they_have_a_table(folder, ctr, monkeypatch):
+    left = iter([10**9, 100])  # as the run begins, and once the crosses are counted
+    monkeypatch.setattr(limits, "free_memory", lambda _: next(left))
+    config = (
+        CONFIG.replace('kind = "fm"', 'kind = "fnn"').replace("penalty = 0.5", "").replace("epochs = 1", "")
+    )
+    (folder / "run.toml").write_text(config)
+    words = (
+        "--set",
+        "selector.kind=optinter",
+        "--set",
+        "selector.choice=memorize",
+        "--set",
+        "training.epochs=1",
+    )
+    code, out, err = ctr("train", "run.toml", *words)
+    assert (code, out) == (2, "")
+    assert 'selector.kind = "optinter": ' in err
+    assert "rows for crosses take about" in err
+    assert "state selector.cross_bytes, a larger selector.min_count or a smaller selector.pair_dim" in err
+
+
+def test_a_refused_run_leaves_a_finished_one_as_it_is(folder, ctr, monkeypatch):
+    ctr("train", "run.toml")
+    (run,) = (folder / "runs").iterdir()
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    monkeypatch.setattr(limits, "free_memory", lambda _: 1_000)
+    assert ctr("train", "run.toml", "--force")[0] == 2
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.name != "LOCK"} == before
+
+
+def test_a_log_that_the_disk_has_no_room_for_is_refused(folder, ctr, monkeypatch):
+    usage = shutil.disk_usage(folder)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1_000))
+    code, out, err = ctr("train", "run.toml")
+    assert (code, out) == (2, "")
+    refused(folder, err, 'data.folder "datasets": expected about ', '"tiny.csv"', "found 1.00 kB")
+    assert list((folder / "datasets").iterdir()) == []
+
+
+GPU = (
+    "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.11 GiB of which 1.20 GiB is "
+    "free. Including non-PyTorch memory, this process has 77.90 GiB memory in use."
+)
+CPU = (
+    "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate "
+    "4000000 bytes. Error code 12 (Cannot allocate memory)"
+)
+EXHAUSTED = {
+    "of a GPU": (
+        torch.OutOfMemoryError(GPU),
+        "the memory of the GPU ran out (2.50 GiB more were asked for); ",
+    ),
+    "of the machine": (RuntimeError(CPU), "the memory ran out (4000000 bytes more were asked for); "),
+    "of Windows": (
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."),
+        "(8 bytes",
+    ),
+    "of NumPy": (MemoryError(), "the memory ran out; "),
+}
+
+
+@pytest.mark.parametrize("case", EXHAUSTED)
+@pytest.mark.parametrize("place", ["training", "evaluation"])
+def test_memory_that_runs_out_ends_with_1_and_says_what_to_lower(case, place, folder, ctr, monkeypatch):
+    error, message = EXHAUSTED[case]
+
+    def exhausted(*arguments, **keys):
+        raise error
+
+    with monkeypatch.context() as patch:
+        if place == "training":
+            patch.setattr(Network, "forward", exhausted)
+        else:
+            patch.setattr(job, "score", exhausted)
+        code, out, err = ctr("train", "run.toml")
+    assert (code, out) == (1, "")
+    said = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(said) == 1
+    assert message in said[0]
+    for word in ("training.batch_size (now 64)", "embedding.dim (now 4)", '"unified"', "embedding.bytes"):
+        assert word in said[0]
+    assert not list(folder.glob("runs/*/DONE"))
+    assert ctr("train", "run.toml")[0] == 0
+
+
+def test_memory_that_runs_out_as_a_checkpoint_is_taken_up_damages_nothing(folder, ctr, monkeypatch):
+    def exhausted(*arguments, **keys):
+        raise RuntimeError(CPU)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "score", exhausted)
+        assert ctr("train", "run.toml")[0] == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(Optimizers, "load_state_dict", exhausted)
+        code, _, err = ctr("train", "run.toml")
+    assert code == 1
+    assert "the memory ran out" in err
+    assert "damaged" not in err
+
+
+def test_memory_that_runs_out_in_scoring_ends_with_1_and_leaves_no_file(folder, ctr, monkeypatch):
+    ctr("train", "run.toml")
+    (run,) = (folder / "runs").iterdir()
+    for place in ("forward", "load_state_dict"):  # of rows, and of the bundle
+
+        def exhausted(*arguments, **keys):
+            raise RuntimeError(CPU)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Network, place, exhausted)
+            code, out, err = ctr("score", run / "bundle", "tiny.csv", "--out", "scores.parquet")
+        assert (code, out) == (1, "")
+        assert (
+            "the memory ran out (4000000 bytes more were asked for); score on a machine with more memory"
+            in err
+        )
+        assert not list(folder.glob("*scores*"))
+
+
+def test_other_faults_of_pytorch_keep_their_traceback(folder, monkeypatch):
+    def broken(*arguments, **keys):
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr(Network, "forward", broken)
+    monkeypatch.setattr(sys, "argv", ["ctr", "train", "run.toml"])
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        cli.main()
 
 
 USAGE_MISTAKES = [

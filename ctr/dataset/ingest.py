@@ -2,8 +2,9 @@
 
 Guaranteed: rows are split before anything is counted, and counts come from train rows alone; memory grows with the
 vocabulary of one field, not with the rows; the same bytes and schema give the same files; a dataset that is already
-there is not built again; a failure leaves nothing behind. Given up: the log is written once to temporary files beside
-the dataset (about as many bytes as the encoded rows), and read from there three times; twice where ids are keys.
+there is not built again; a log that is too large for the disk is refused before it is read; a failure leaves nothing
+behind. Given up: the log is written once to temporary files beside the dataset (about as many bytes as the encoded
+rows), and read from there three times; twice where ids are keys.
 """
 
 import errno
@@ -19,6 +20,7 @@ from pathlib import Path
 import polars as pl
 
 from ctr.dataset import manifest
+from ctr.dataset.disk_space import require_space
 from ctr.dataset.fingerprints import Fingerprints
 from ctr.dataset.inputs import Source, find_files, is_url, located
 from ctr.dataset.manifest import Encoding
@@ -60,6 +62,8 @@ class PlannedDataset:
             with _building(self._datasets, self.folder, self.digest) as (scratch, built):
                 shown = progress or (lambda stage, share: None)
                 hashed = self._encoding == "hashed"
+                sources = [source for source, _ in self._parted]
+                require_space(self._schema, sources, self._sides, self._datasets, hashed=hashed)
                 work = Passes(self._schema, scratch, built, shown, self._as_of, hashed)
                 work.run(self._parted, self._sides)
                 manifest.write(built, self._schema, self.digest, self._inputs, work.summary, self._encoding)
@@ -112,7 +116,8 @@ def ingest(
         The dataset's folder, `<folder>/<schema.name>-<12 characters of its digest>`.
 
     Raises:
-        ConfigError: there is no such input, or the schema or the as-of date cannot be meant for it.
+        ConfigError: there is no such input, the schema or the as-of date cannot be meant for it, or the disk has no
+            room for the dataset, about.
         DataError: the data break the schema.
         CtrError: the disk is full.
     """

@@ -1,6 +1,5 @@
 """The models of a job: each is trained in a folder of its own and can be had again from there."""
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -36,7 +35,8 @@ from ctr.tracking import Job
 from ctr.training.checkpoint import load_checkpoint, save_checkpoint
 from ctr.training.fit import fit
 from ctr.training.looks import Look, Result, Watcher, rates
-from ctr.training.predict import calibrate, pick_device, predict
+from ctr.training.machine import pick_threads
+from ctr.training.predict import calibrate, predict
 from ctr.training.progress import stage_progress
 
 _EVALUATION_ROWS = 8192  # rows in a batch where nothing is learned
@@ -163,6 +163,7 @@ class Trainer:
     Args:
         config: the run's configuration.
         dataset: train and valid are read, test never.
+        networks: over its features.
         folder: for checkpoints, one folder per model.
         job: the MLflow run; each training becomes a nested one.
         console: for progress.
@@ -173,6 +174,7 @@ class Trainer:
         self,
         config: Config,
         dataset: Dataset,
+        networks: Networks,
         folder: Path,
         job: Job,
         console: Console,
@@ -185,11 +187,10 @@ class Trainer:
         self._starts: dict[
             str, Network
         ] = {}  # over all features: what trainings begin with, where not afresh
-        self.device = pick_device(config.training.device)
-        torch.set_num_threads(config.training.threads or os.cpu_count() or 1)
+        self.networks, self.device = networks, networks.device
+        torch.set_num_threads(pick_threads(config.training.threads))
         torch.set_float32_matmul_precision("high" if config.training.precision == "tf32" else "highest")
         self.train, self.valid = dataset.part("train"), dataset.part("valid")
-        self.networks = Networks(config, dataset, self.device)
         if config.selector.selects_pairs:
             self._pairs = chosen_pairs(dataset.schema.fields, config.selector.pairs)
 

@@ -10,6 +10,7 @@ from ctr.dataset.kept_values import KeptValues
 from ctr.dataset.layout import Layout
 from ctr.dataset.placement import Placement, place
 from ctr.dataset.store import Dataset
+from ctr.jobs.limits import require_memory
 from ctr.network.embeddings import Table
 from ctr.network.hashed_tables import HashedTable
 from ctr.network.network import Architecture, Network, build, build_table
@@ -32,11 +33,12 @@ class Networks:
         device: where they are put.
 
     Raises:
-        ConfigError: the embedding's budget does not hold the dataset's fields, or no table can read the dataset.
+        ConfigError: the embedding's budget does not hold the dataset's fields, no table can read the dataset, or the
+            memory of the device does not hold the tables.
     """
 
     def __init__(self, config: Config, dataset: Dataset, device: torch.device) -> None:
-        self._seed, self._dataset, self._device = config.seed, dataset, device
+        self._config, self._seed, self._dataset, self.device = config, config.seed, dataset, device
         backbone, embedding = config.backbone, config.embedding
         extra = {
             "layers": backbone.layers,
@@ -78,6 +80,8 @@ class Networks:
             owners = sorted(set(self.numbered.owners))
             self.everything = Layout(dataset, placement=self.placement, kept=KeptValues.everything(owners))
         self.architecture = compact_architecture(stated, self.numbered)
+        gates = dataset.features if config.selector.searches_features else 0
+        require_memory(config, self.architecture, device, dataset.features, gates)
 
     def fresh(self) -> Network:
         """Over all features."""
@@ -88,7 +92,7 @@ class Networks:
             # What no train row holds will never be trained: it must not add the noise of its first weights.
             network.table.weight.data[never] = 0.0
         network.dataset = self._dataset.digest
-        return network.to(self._device)
+        return network.to(self.device)
 
     def layout(self, feature_set: FeatureSet) -> Layout:
         """What a compact network reads; hashed tables shrink with the features that are left."""
@@ -115,7 +119,12 @@ class Networks:
         return compact_network(whole, self._dataset, feature_set, table)
 
     def paired(self, layout: Layout, architecture: Architecture, keys: CrossKeys) -> Network:
-        """A network that models pairs, with fresh weights, over the features that `layout` reads."""
+        """A network that models pairs, with fresh weights, over the features that `layout` reads.
+
+        Raises:
+            ConfigError: the memory of the device does not hold the tables.
+        """
+        require_memory(self._config, architecture, self.device, self._dataset.features)
         torch.manual_seed(self._seed)
         network = build(architecture, index=cross_index(keys))
         if layout.placement is None:
@@ -128,7 +137,7 @@ class Networks:
                     rows = torch.from_numpy(own[np.isin(own, never)] - shift)
                     network.crosses.factors.weight.data[rows] = 0.0
         network.dataset = self._dataset.digest
-        return network.to(self._device)
+        return network.to(self.device)
 
 
 def learned_numbers(network: Network) -> int:

@@ -25,9 +25,11 @@ from ctr.dataset.feature_set import FeatureSet
 from ctr.dataset.ingest import planned
 from ctr.dataset.schema import load_schema
 from ctr.dataset.store import Dataset, Part
-from ctr.errors import CtrError, ThresholdError
+from ctr.errors import CtrError, ThresholdError, memory_told
+from ctr.jobs.limits import memory_advice, require_batch
 from ctr.jobs.lock import LOCK, RunLock
 from ctr.jobs.models import Model, Trainer
+from ctr.jobs.networks import Networks
 from ctr.jobs.scored import Scored
 from ctr.jobs.verdict import build_report, model_entry, score, scores_table
 from ctr.report import figure_png, pairs_png, verdict, write_report
@@ -36,6 +38,7 @@ from ctr.serving.export import export_bundle
 from ctr.settings import check, dump_toml, load_toml
 from ctr.tracking import Job, SplitRecord, Tracker
 from ctr.training.looks import Look
+from ctr.training.machine import pick_device, pick_threads
 
 
 @dataclass
@@ -83,6 +86,9 @@ def train(config: Config, *, force: bool = False, command: str = "", console: Co
             run = Path(config.output.folder) / f"{config.name}-{config.digest(plan.digest)}"
             dataset = None
             if force or not _finished(run):
+                # What the machine does not have is told before the log is encoded for it.
+                device = pick_device(config.training.device)
+                pick_threads(config.training.threads)
                 lock = stack.enter_context(RunLock(run))
                 if force or not _finished(run):  # another process may just have finished it
                     progress = partial(_show, status)
@@ -90,17 +96,20 @@ def train(config: Config, *, force: bool = False, command: str = "", console: Co
         if dataset is None:
             console.print(f"already done: {run} (--force redoes it)", highlight=False, soft_wrap=True)
         else:
-            if force:
-                _clear(run)
-            _prepare(run, config)
-            rows = dataset.manifest["rows"]
-            console.print(
-                f"{dataset.name}: {rows['train']:,} train, {rows['valid']:,} valid, {rows['test']:,} test rows, "
-                f"{len(dataset.fields)} fields, {dataset.features:,} features ({clock.seconds['ingest']:.1f} s)",
-                highlight=False,
-                soft_wrap=True,
-            )
-            _Job(config, dataset, run, lock, clock, command, console).run()
+            require_batch(config, dataset)
+            with memory_told(memory_advice(config)):
+                networks = Networks(config, dataset, device)
+                if force:
+                    _clear(run)
+                rows = dataset.manifest["rows"]
+                _prepare(run, config, rows["train"])
+                console.print(
+                    f"{dataset.name}: {rows['train']:,} train, {rows['valid']:,} valid, {rows['test']:,} test rows, "
+                    f"{len(dataset.fields)} fields, {dataset.features:,} features ({clock.seconds['ingest']:.1f} s)",
+                    highlight=False,
+                    soft_wrap=True,
+                )
+                _Job(config, dataset, networks, run, lock, clock, command, console).run()
     _check_threshold(run, config)
     return run
 
@@ -123,9 +132,11 @@ def _clear(run: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _prepare(run: Path, config: Config) -> None:
-    """Create the run's folder, or make sure that an unfinished one is the same run."""
-    text = dump_toml(config.model_dump(mode="json", by_alias=True))
+def _prepare(run: Path, config: Config, rows: int) -> None:
+    """Create the run's folder, or make sure that an unfinished one is the same run; `rows` are those of train."""
+    # Stated, a batch larger than train would be refused; whoever repeats the run by its config has not stated it.
+    unstated = {"batch_size"} if config.training.batch_size > rows else set()
+    text = dump_toml(config.model_dump(mode="json", by_alias=True, exclude={"training": unstated}))
     path = run / "config.toml"
     if path.is_file():
         kept = check(load_toml(path, "config"), Config, f'config "{path}"')
@@ -160,13 +171,15 @@ class _Job:
         self,
         config: Config,
         dataset: Dataset,
+        networks: Networks,
         run: Path,
         lock: RunLock,
         clock: _Clock,
         command: str,
         console: Console,
     ) -> None:
-        self.config, self.dataset, self.folder, self.lock = config, dataset, run, lock
+        self.config, self.dataset, self.networks = config, dataset, networks
+        self.folder, self.lock = run, lock
         self.clock, self.command, self.console = clock, command, console
 
     def run(self) -> None:
@@ -192,7 +205,9 @@ class _Job:
 
     def _stages(self, job: Job) -> None:
         checkpoints = self.folder / "checkpoints"
-        trainer = Trainer(self.config, self.dataset, checkpoints, job, self.console, self.lock.check)
+        trainer = Trainer(
+            self.config, self.dataset, self.networks, checkpoints, job, self.console, self.lock.check
+        )
         models, chosen = self._train(trainer)
         self.lock.check()
         other = self._other_reading(trainer, chosen)

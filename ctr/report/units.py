@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from ctr.errors import shown_bytes
+
 Report = Mapping[str, Any]
 
 ABSENT = "-"
@@ -68,13 +70,7 @@ def change(before: float | None, after: float | None) -> str:
 
 def size(value: float | None) -> str:
     """Bytes in decimal units, three digits: `1.23 MB` is 1,230,000."""
-    if value is None or not math.isfinite(value):
-        return ABSENT
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if abs(value) >= scale:
-            scaled = value / scale
-            return f"{scaled:.{2 if scaled < 10 else 1 if scaled < 100 else 0}f} {unit}"
-    return f"{value:.0f} B"
+    return ABSENT if value is None or not math.isfinite(value) else shown_bytes(value)
 
 
 def duration(seconds: float | None) -> str:

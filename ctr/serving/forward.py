@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from ctr.dataset.crosses import CrossKeys
-from ctr.errors import CtrError, nearest
+from ctr.errors import CtrError, nearest, out_of_memory
 from ctr.evaluation.sampling import unsampled
 from ctr.network.backbones import BACKBONES
 from ctr.network.crosses import CrossIndex
@@ -54,11 +54,7 @@ class Forward:
         if not all(0 <= slot < single for slot, _ in found.vectors):
             raise ValueError(f"vectors: expected slots from 0 to {single - 1}, found {found.vectors}")
         try:
-            with torch.random.fork_rng(devices=[]):  # the fresh weights are replaced at once
-                small = replace(found, rows=1, second_rows=min(1, found.second_rows))
-                if found.pairs is not None:
-                    small = replace(small, pairs=replace(found.pairs, cross_rows=1, factor_rows=1))
-                network = build(small, index=_index(found, crosses))
+            network = _with_small_tables(found, _index(found, crosses))
             _fill_all(network.table, "table", tensors, found.rows, found.second_rows)
             if found.pairs is not None and network.crosses is not None:
                 network.crosses.layout = found.pairs
@@ -69,12 +65,31 @@ class Forward:
                     _fill_all(network.crosses.factors, "crosses.factors", tensors, rows, found.second_rows)
             network.load_state_dict(tensors)
         except (RuntimeError, TypeError, ArithmeticError, CtrError) as error:
+            if out_of_memory(error):
+                raise
             raise ValueError(" ".join(str(error).split())) from None
         self._network, self._keep_rate = network.eval(), keep_rate
 
     def __call__(self, rows: EncodedRows) -> npt.NDArray[np.float64]:
         """Click probabilities (B,)."""
         return probabilities(self._network, rows, self._keep_rate)
+
+
+def _with_small_tables(architecture: Architecture, index: CrossIndex | None) -> Network:
+    """A network whose tables have one row, for they are replaced at once.
+
+    Raises:
+        ValueError: not even that can be built.
+    """
+    small = replace(architecture, rows=1, second_rows=min(1, architecture.second_rows))
+    if architecture.pairs is not None:
+        small = replace(small, pairs=replace(architecture.pairs, cross_rows=1, factor_rows=1))
+    with torch.random.fork_rng(devices=[]):
+        try:
+            return build(small, index=index)
+        except RuntimeError as error:
+            # Also where memory ran out: there are no weights for layers of such a size.
+            raise ValueError(" ".join(str(error).split())) from None
 
 
 def _index(architecture: Architecture, crosses: CrossKeys | None) -> CrossIndex | None:

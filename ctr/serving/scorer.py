@@ -16,7 +16,7 @@ from ctr.dataset.parallel import ahead
 from ctr.dataset.personal import Personal
 from ctr.dataset.preparation import Preparation, Prepared
 from ctr.dataset.reading import Chunk, chunks
-from ctr.errors import ConfigError, DataError, nearest
+from ctr.errors import ConfigError, DataError, memory_told, nearest
 from ctr.serving.bundle import GOLDEN_PROBABILITY, Bundle
 from ctr.serving.joins import joined_from, table_at_path
 from ctr.serving.manifest import GOLDEN, broken, first_line
@@ -184,6 +184,10 @@ class ScoreSummary:
     seconds: float
 
 
+@memory_told(
+    "score on a machine with more memory, or train a smaller bundle: with a smaller embedding.dim, or with "
+    'embedding.kind = "unified" and embedding.bytes'
+)
 def score_file(
     bundle: str | Path | Bundle,
     input: str | Path,

@@ -16,7 +16,7 @@ from ctr.config import Training
 from ctr.dataset.batches import Batches
 from ctr.dataset.layout import Batch
 from ctr.dataset.parallel import ahead
-from ctr.errors import CtrError
+from ctr.errors import CtrError, out_of_memory
 from ctr.evaluation.metrics import measure
 from ctr.evaluation.sampling import row_weights
 from ctr.network.network import Network
@@ -235,6 +235,8 @@ class _Loop:
         try:
             self._take_up(state)
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            if out_of_memory(error):
+                raise
             raise damaged(self.folder / "last", error) from None
         self.since.train_on()
 

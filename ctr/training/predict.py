@@ -9,27 +9,11 @@ from torch import Tensor
 
 from ctr.dataset.batches import Batches
 from ctr.dataset.layout import Batch
-from ctr.errors import ConfigError, DataError
+from ctr.errors import DataError
 from ctr.evaluation.calibration import Calibration, calibrated
 from ctr.evaluation.sampling import unsampled
 from ctr.network.embeddings import Inputs
 from ctr.network.network import Network
-
-
-def pick_device(name: str) -> torch.device:
-    """`"auto"` is the GPU where there is one.
-
-    Raises:
-        ConfigError: the device is asked for by name and absent.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind, _, number = name.partition(":")
-    mps = torch.backends.mps.is_available()
-    count = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(mps)}[kind]
-    if int(number or 0) >= count:
-        raise ConfigError(f'training.device: "{name}" is not available here; use "auto" or "cpu"')
-    return torch.device(name)
 
 
 def to_inputs(batch: Batch, device: torch.device) -> Inputs:

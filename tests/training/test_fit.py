@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ctr.errors import ConfigError, CtrError
+from ctr.errors import CtrError
 from ctr.evaluation.metrics import Metrics
 from ctr.network.backbones import BACKBONES
 from ctr.network.gates import SoftGate
@@ -16,7 +16,7 @@ from ctr.training import looks
 from ctr.training.checkpoint import load_checkpoint, save_checkpoint
 from ctr.training.fit import fit
 from ctr.training.looks import look_points, look_rows, rates
-from ctr.training.predict import pick_device, predict, to_inputs
+from ctr.training.predict import predict, to_inputs
 
 
 class StopError(Exception):
@@ -697,27 +697,6 @@ def test_rows_and_loss_are_told_since_the_last_look(train, monkeypatch):
 
     train(watcher=Ear(), epochs=1, eval_every=3)
     assert heard == [(1, 2, 7, 128), (1, 3, 7, 192), 3, (1, 5, 7, 128), (1, 6, 7, 192), 6, (1, 7, 7, 16), 7]
-
-
-def test_auto_is_the_gpu_where_there_is_one(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert pick_device("auto") == pick_device("cpu") == torch.device("cpu")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert pick_device("auto") == torch.device("cuda")
-
-
-@pytest.mark.parametrize(("name", "gpus"), [("cuda", 0), ("cuda:0", 0), ("cuda:2", 2), ("mps", 0)])
-def test_a_device_that_is_not_there_is_refused_by_name(monkeypatch, name, gpus):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match=f'training.device: "{name}" is not available here; use "auto"'):
-        pick_device(name)
-
-
-def test_a_device_that_is_there_is_taken(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert pick_device("cuda") == torch.device("cuda")
-    assert pick_device("cuda:1") == torch.device("cuda:1")
 
 
 def test_a_run_folder_is_made_where_there_is_none(train, tmp_path):

@@ -1,0 +1,69 @@
+"""How much memory the tables of a network take in training, against what training really keeps."""
+
+import pytest
+import torch
+
+from ctr.jobs.limits import training_bytes
+from ctr.network.crosses import PairLayout
+from ctr.network.gates import SoftGate
+from ctr.network.hashed_tables import COMPOSITIONS
+from ctr.network.network import Architecture, build
+from ctr.selection.evidence import EvidenceGates, Schedule
+from ctr.training.optimizers import LazyAdam, table_parameters
+
+
+def test_a_table_counts_its_weights_four_times_and_eight_bytes_for_each_row():
+    architecture = Architecture(rows=101, fields=3, dim=4)  # four floats and a first-order weight
+    assert training_bytes(architecture) == 4 * (101 * 5 * 4) + 101 * 8
+
+
+def test_gates_count_where_they_are_more_than_the_best_weights():
+    architecture = Architecture(rows=101, fields=3, dim=4)
+    assert training_bytes(architecture, gates=96) == training_bytes(architecture)
+    assert training_bytes(architecture, gates=97) == 3 * (101 * 5 * 4) + 101 * 8 + 97 * 21
+
+
+def test_crosses_and_factors_count_and_a_search_of_them_keeps_no_best_weights():
+    pairs = PairLayout(dim=2, memorized=((0, 1),), factorized=((0, 2),), cross_rows=31, factor_rows=11)
+    plain = Architecture(rows=101, fields=3, dim=4)
+    found = training_bytes(Architecture(rows=101, fields=3, dim=4, pairs=pairs))
+    assert found == training_bytes(plain) + 4 * (30 + 10) * 2 * 4 + (31 + 11) * 8
+    searched = PairLayout(**{**vars(pairs), "factorized": ((0, 1),), "searched": True})
+    assert training_bytes(Architecture(rows=101, fields=3, dim=4, pairs=searched)) == found - (505 + 80) * 4
+
+
+@pytest.mark.parametrize("composition", ["", *COMPOSITIONS])
+def test_it_is_what_the_optimizer_keeps(composition):
+    keys = {"composition": composition, "second_rows": 7, "lookups": 2} if composition else {}
+    architecture = Architecture(rows=20, fields=2, dim=4, **keys)
+    tables = table_parameters(build(architecture))
+    optimizer = LazyAdam(tables)
+    for table in tables:
+        table.grad = torch.ones_like(table).to_sparse(1)
+    optimizer.step()
+    kept = [
+        tensor for table in tables for tensor in [table, *optimizer.state[table].values()] if tensor.dim()
+    ]
+    assert training_bytes(architecture) == sum(tensor.nbytes for tensor in [*kept, *tables])
+
+
+def test_it_is_what_the_gates_of_a_search_keep(tmp_path):
+    network = build(Architecture(rows=20, fields=2, dim=4))
+    network.gate = SoftGate(20)
+    schedule = Schedule(steps=2, steps_per_epoch=1, final_temperature=2.0)
+    gates = EvidenceGates(
+        network,
+        schedule,
+        price=1.0,
+        values=torch.ones(19, dtype=torch.bool),
+        rate=1.0,
+        rewind_epoch=0,
+        folder=tmp_path,
+    )
+    kept = [network.gate.logits, gates.sums, gates.read, gates._ruled]
+    without, found = (training_bytes(Architecture(rows=1, fields=2, dim=4), gates=n) for n in (1000, 1020))
+    assert found - without == sum(tensor.nbytes for tensor in kept)
+
+
+def test_tables_of_any_size_are_counted_without_building_them():
+    assert training_bytes(Architecture(rows=10**12, fields=2, dim=16)) == 10**12 * (4 * 17 * 4 + 8)
