@@ -19,6 +19,8 @@ from pathlib import Path
 import polars as pl
 
 from ctr.dataset import manifest
+from ctr.dataset.count_store import CountStore
+from ctr.dataset.counted_files import CountedFiles
 from ctr.dataset.fingerprints import Fingerprints
 from ctr.dataset.inputs import Source, find_files, is_url, located
 from ctr.dataset.manifest import Encoding
@@ -34,7 +36,8 @@ _UNFINISHED = ".unfinished-"
 class PlannedDataset:
     """A dataset that is known by its digest, whether or not it has been built; made by `planned`.
 
-    digest: over schema, input bytes and as-of date. folder: where it is, or will be.
+    digest: over schema, input bytes and as-of date. folder: where it is, or will be. counts: after `build`, how many
+    files were counted and how many were known, in words; None where one file was counted, or nothing was.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class PlannedDataset:
         self._inputs = self._known.of([*(source for source, _ in parted), *sides])
         self.digest = manifest.dataset_digest(schema, self._inputs, as_of, encoding)
         self.folder = folder / f"{schema.name}-{self.digest[:12]}"
+        self.counts: str | None = None
 
     def build(self, *, progress: Progress | None = None) -> Path:
         """Encode the log, unless the dataset is there with every byte as it was written; see `ingest`."""
@@ -60,11 +64,19 @@ class PlannedDataset:
             with _building(self._datasets, self.folder, self.digest) as (scratch, built):
                 shown = progress or (lambda stage, share: None)
                 hashed = self._encoding == "hashed"
-                work = Passes(self._schema, scratch, built, shown, self._as_of, hashed)
+                files = None if hashed or len(self._parted) == 1 else self._counted_files(scratch / "counts")
+                work = Passes(self._schema, scratch, built, shown, self._as_of, hashed, files)
                 work.run(self._parted, self._sides)
+                self.counts = files.told if files else None
                 manifest.write(built, self._schema, self.digest, self._inputs, work.summary, self._encoding)
         self._known.save()
         return self.folder
+
+    def _counted_files(self, scratch: Path) -> CountedFiles:
+        sources, count = [source for source, _ in self._parted], len(self._parted)
+        inputs, sides = self._inputs[:count], self._inputs[count:]
+        store = CountStore(self._datasets)
+        return CountedFiles(sources, inputs, sides, scratch, store, self._known.unchanged)
 
 
 @contextmanager

@@ -36,7 +36,8 @@ def merged(counts: Iterable[pl.DataFrame]) -> pl.DataFrame:
 
 def _sum(frames: list[pl.DataFrame]) -> pl.DataFrame:
     there = [frame for frame in frames if frame.width]
-    return pl.concat(there).group_by("value").agg(pl.all().sum())
+    # In order, so that sums of floats are the same in every run, and files of counts as well.
+    return pl.concat(there).group_by("value", maintain_order=True).agg(pl.all().sum())
 
 
 def vocabulary(field: str, counts: pl.DataFrame, min_count: int = 1) -> pl.DataFrame:
