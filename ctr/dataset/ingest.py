@@ -3,7 +3,8 @@
 Guaranteed: rows are split before anything is counted, and counts come from train rows alone; memory grows with the
 vocabulary of one field, not with the rows; the same bytes and schema give the same files; a dataset that is already
 there is not built again; a failure leaves nothing behind. Given up: the log is written once to temporary files beside
-the dataset (about as many bytes as the encoded rows), and read from there three times; twice where ids are keys.
+the dataset (about as many bytes as the encoded rows), and read from there three times; twice where ids are keys. Of
+several files those that were counted before are read twice (`ctr.dataset.count_store`).
 """
 
 import errno

@@ -37,6 +37,7 @@ class PartialCounts:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        # The footer is read again with every field: those of hundreds of files would fill memory.
         metadata = json.loads(pq.read_metadata(path).metadata[_METADATA.encode()])
         self._groups: dict[str, tuple[int, int]] = metadata["groups"]
         self._statistics: dict[str, dict[str, float]] = metadata["statistics"]
@@ -45,7 +46,7 @@ class PartialCounts:
         """value, count and, where rows have weights, weighted_count; each value once."""
         first, end = self._groups[field]
         with pq.ParquetFile(self._path) as file:
-            return pl.DataFrame(pl.from_arrow(file.read_row_groups(range(first, end))))
+            return pl.DataFrame(pl.from_arrow(file.read_row_groups(range(first, end), use_threads=False)))
 
     def statistics(self, field: str) -> Statistics:
         """Of the field's numbers."""

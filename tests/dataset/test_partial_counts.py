@@ -203,6 +203,13 @@ def test_a_hash_split_does_not_care_where_a_file_stands(tmp_path, log):
     assert counted(schema, log, tmp_path / "data")[1] == (1, 5)
 
 
+def test_an_earlier_as_of_date_knows_the_files_that_are_train_then(tmp_path, log):
+    counted(schema_of(), log, tmp_path / "data")
+    found, tally = counted(schema_of(), log, tmp_path / "data", as_of="2024-01-05")
+    assert tally == (0, 2)
+    assert bytes_of(found) == bytes_of(counted(schema_of(), log, tmp_path / "whole", as_of="2024-01-05")[0])
+
+
 def test_files_of_a_split_by_files_are_counted_where_they_are_train(tmp_path, log):
     split = {"by": "files", "train": "day-0[0-2].csv", "valid": "day-03.csv", "test": "day-04.csv"}
     with planned(schema_of(split=split), log, tmp_path / "data") as dataset:
