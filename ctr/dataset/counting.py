@@ -1,12 +1,11 @@
 """Coded chunks -> vocabulary, scales and bins from train rows; and the ids of every chunk's distinct values.
 
 Chunks are coded against dictionaries of their own, so the first pass needs no global table, and one field's values are
-in memory at a time.
+in memory at a time. Of a log in several files, chunks are added up to the counts of files, and those to the log's.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import repeat
+from collections.abc import Iterable, Iterator, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -18,50 +17,16 @@ import pyarrow as pa
 from ctr.dataset.encoding import FieldEncoder, coded, listed
 from ctr.dataset.field_cells import served
 from ctr.dataset.field_spec import FieldSpec
+from ctr.dataset.partial_counts import Counted, PartialCounts
 from ctr.dataset.scratch import Arrays
 from ctr.dataset.split_keys import mixed
+from ctr.dataset.train_statistics import Floats, Statistics
 from ctr.dataset.transforms import Scale, log_square, quantile_bin, quantile_edges, scale_of
 from ctr.dataset.vocabulary import merged, scaled_vocabulary, vocabulary
 
 SAMPLE_ROWS = 1_000_000
 _SAMPLE_SEED = 0x5EED
 Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
-
-
-@dataclass
-class Statistics:
-    """Running count, mean and squared distances (Chan, Golub, LeVeque 1979), minimum, maximum, of train rows.
-
-    weight, missing_weight: sums of the weights of the rows counted in `count` and `missing`, where rows have weights.
-    """
-
-    count: int = 0
-    missing: int = 0
-    weight: float = 0.0
-    missing_weight: float = 0.0
-    mean: float = 0.0
-    square: float = 0.0
-    low: float = np.inf
-    high: float = -np.inf
-
-    def add(self, values: npt.NDArray[np.float64], weights: Floats | None) -> None:
-        """Take in a chunk's numbers, NaN where missing, and the weights of its rows."""
-        absent = np.isnan(values)
-        self.missing += int(absent.sum())
-        if weights is not None:
-            self.missing_weight += float(weights[absent].sum())
-            self.weight += float(weights[~absent].sum())
-        values = values[~absent]
-        if len(values) == 0:
-            return
-        count, mean = len(values), float(values.mean())
-        square = float(((values - mean) ** 2).sum())
-        both, step = self.count + count, mean - self.mean
-        self.square += square + step * step * self.count * count / both
-        self.mean += step * count / both
-        self.count = both
-        self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
 
 
 class FieldCounts:
@@ -74,7 +39,7 @@ class FieldCounts:
 
     def __init__(self, spec: FieldSpec, folder: Path) -> None:
         self.spec = spec
-        self.statistics = Statistics()
+        self.statistics = Statistics()  # of all files, once the field is decided
         self.scale: Scale | None = None
         self.edges: list[float] | None = None
         self._sample: list[npt.NDArray[np.float64]] = []
@@ -85,7 +50,10 @@ class FieldCounts:
         self._counts = Arrays(folder / "counts", pa.int64())
         self._weighted = Arrays(folder / "weighted", pa.float64())
         self._sizes: list[int] = []
-        self.weighted = False
+        # Per file what is gathered of its numbers, and its chunks in the order in which they were counted.
+        self._gathered: dict[int, Statistics] = {}
+        self._chunks: dict[int, list[int]] = {}
+        self._places: dict[int, int] = {}  # of the chunks among the counts
         self.constant: str | None = None
         self.serve: dict[str, Any] | None = None
         self.sharers: list[FieldCounts] = []
@@ -99,6 +67,11 @@ class FieldCounts:
     def measured(self) -> bool:
         """Whether the field has no values to count, but numbers to scale."""
         return self.spec.scaled or self.spec.kind == "vector"
+
+    @property
+    def addable(self) -> bool:
+        """Whether counts of files add up to those of the log; bins are known only when all train rows are."""
+        return self.spec.transform != "quantile"
 
     def code(self, values: pl.Series) -> pl.Series:
         """What a chunk keeps of a prepared column: codes into a dictionary that is written aside, or the number."""
@@ -133,17 +106,23 @@ class FieldCounts:
         self.edges = quantile_edges(np.concatenate(self._sample), self.spec.bins)
         self._sample = []
 
-    def count(self, coded_values: pl.Series, train: Bools, chunk: int, weights: Floats | None) -> None:
+    def count(
+        self, coded_values: pl.Series, train: Bools, file: int, chunk: int, weights: Floats | None
+    ) -> None:
         """Count one chunk's train rows.
 
         Args:
             coded_values: what `code` gave for the chunk.
             train: (rows,) which of its rows are train rows.
-            chunk: its number.
+            file: the number of its file.
+            chunk: its number in the log.
             weights: (train rows,) how much each counts; None where all count alike.
         """
+        statistics = self._gathered.setdefault(file, Statistics())
+        self._chunks.setdefault(file, []).append(chunk)
+        self._places[chunk] = len(self._places)
         if self.measured:
-            self.statistics.add(self._sizes_of(coded_values.filter(pl.Series(train))), weights)
+            statistics.add(self._sizes_of(coded_values.filter(pl.Series(train))), weights)
         elif self.edges is not None:
             codes, distinct = coded(quantile_bin(coded_values, self.edges))
             self._dictionaries.append(distinct.rechunk().to_arrow())
@@ -153,9 +132,9 @@ class FieldCounts:
             lengths = array.value_lengths().to_numpy()
             each = None if weights is None else np.repeat(weights, lengths)
             self._tally(array.flatten().to_numpy(), self._sizes[chunk], each)
-            self.statistics.missing += int((lengths == 0).sum())
+            statistics.missing += int((lengths == 0).sum())
             if weights is not None:
-                self.statistics.missing_weight += float(weights[lengths == 0].sum())
+                statistics.missing_weight += float(weights[lengths == 0].sum())
         else:
             self._tally(coded_values.to_numpy()[train], self._sizes[chunk], weights)
 
@@ -173,14 +152,26 @@ class FieldCounts:
         self._counts.append(np.bincount(codes, minlength=size))
         if weights is not None:
             self._weighted.append(np.bincount(codes, weights=weights, minlength=size))
-            self.weighted = True
 
-    def decide(self) -> pl.DataFrame:
-        """The vocabulary, also of the fields that share it; afterwards `encode` works, theirs as well."""
+    def close(self) -> None:
+        """End counting."""
+        for arrays in (self._dictionaries, self._counts, self._weighted):
+            arrays.close()
+
+    def partial(self, file: int) -> Counted:
+        """The counts of one file, after `close`."""
+        if self.measured:
+            return Counted(self.spec.name, None, self._gathered[file])
+        return Counted(self.spec.name, merged(self._counted([file])), self._gathered[file])
+
+    def decide(self, partials: Sequence[PartialCounts] = ()) -> pl.DataFrame:
+        """The vocabulary, also of the fields that share it; afterwards `encode` works, theirs as well.
+
+        Args:
+            partials: the counts of the log's files, in order; none where they are what has been counted here.
+        """
         members = [self, *self.sharers]
-        for member in members:
-            for arrays in (member._dictionaries, member._counts, member._weighted):
-                arrays.close()
+        self.statistics = self._all_statistics(partials)
         spec, statistics = self.spec, self.statistics
         if self.measured:
             weights = (statistics.weight, statistics.missing_weight) if statistics.weight else None
@@ -194,7 +185,7 @@ class FieldCounts:
                 statistics.high,
             )
         else:
-            counts = merged(frame for member in members for frame in member._counted())
+            counts = merged(frame for member in members for frame in member._all_counts(partials))
             own = vocabulary(spec.name, counts, spec.min_count)
             self._distinct = counts["value"].drop_nulls().len()
         self.constant = self._constancy(own)
@@ -229,21 +220,29 @@ class FieldCounts:
             return "missing"
         return f'"{shown}"' if distinct == 1 and missing == 0 else None
 
-    def _counted(self) -> Iterator[pl.DataFrame]:
-        weighted = self._weighted.read() if self.weighted else repeat(None)
-        for values, counts, weights in zip(
-            self._dictionaries.read(), self._counts.read(), weighted, strict=False
-        ):
-            columns = {"value": pl.Series(values).cast(pl.String), "count": pl.Series(counts)}
-            if weights is not None:
-                columns["weighted_count"] = pl.Series(weights)
-            yield pl.DataFrame(columns)
-        if self.spec.kind == "list":
-            statistics = self.statistics
-            columns = {"value": pl.Series([None], dtype=pl.String), "count": pl.Series([statistics.missing])}
-            if self.weighted:
-                columns["weighted_count"] = pl.Series([statistics.missing_weight])
-            yield pl.DataFrame(columns)
+    def _all_statistics(self, partials: Sequence[PartialCounts]) -> Statistics:
+        if self.measured and partials:
+            return reduce(Statistics.plus, (each.statistics(self.spec.name) for each in partials))
+        return reduce(Statistics.plus, self._gathered.values(), Statistics())
+
+    def _all_counts(self, partials: Sequence[PartialCounts]) -> Iterator[pl.DataFrame]:
+        if self.addable and partials:
+            return (each.counts(self.spec.name) for each in partials)
+        return self._counted(self._chunks)
+
+    def _counted(self, files: Iterable[int]) -> Iterator[pl.DataFrame]:
+        """The counts of each chunk of some files."""
+        for file in files:
+            places = [self._places[chunk] for chunk in self._chunks[file]]
+            # Bins have their dictionaries from counting, everything else from coding.
+            dictionaries = self._dictionaries.read(places if self.edges is not None else self._chunks[file])
+            heavy = self._weighted.read(places)
+            for values, counts in zip(dictionaries, self._counts.read(places), strict=True):
+                yield _frame(pl.Series(values).cast(pl.String), pl.Series(counts), next(heavy, None))
+            if self.spec.kind == "list":
+                found, weighted = self._gathered[file], self._weighted.there
+                missing = [found.missing_weight] if weighted else None
+                yield _frame(pl.Series([None], dtype=pl.String), pl.Series([found.missing]), missing)
 
     def _map_dictionaries(self, encoder: FieldEncoder) -> None:
         """Look up each chunk's distinct values once, so that encoding is a gather."""
@@ -277,3 +276,10 @@ class FieldCounts:
             "scale": None if self.scale is None else self.scale._asdict(),
             "edges": self.edges,
         }
+
+
+def _frame(values: pl.Series, counts: pl.Series, weighted: Any) -> pl.DataFrame:
+    columns = {"value": values, "count": counts}
+    return pl.DataFrame(
+        columns if weighted is None else {**columns, "weighted_count": pl.Series(weighted, dtype=pl.Float64)}
+    )

@@ -32,6 +32,7 @@ class Fingerprints:
         self._path = folder / FILE
         self._known = _read(self._path)
         self._fresh: dict[str, tuple[Mark, str]] = {}
+        self._told: dict[Path, Mark] = {}
 
     def of(self, sources: Sequence[Source]) -> list[InputFile]:
         """Name, size and SHA-256 of each file.
@@ -40,6 +41,13 @@ class Fingerprints:
             ConfigError: a file cannot be opened.
         """
         return [self._one(source) for source in sources]
+
+    def unchanged(self, source: Source) -> bool:
+        """Whether a file is as it was when `of` told its digest."""
+        try:
+            return _mark(source.path) == self._told.get(source.path)
+        except OSError:
+            return False
 
     def save(self) -> None:
         """Remember what was hashed since; nothing is written where that is nothing, or where writing is forbidden."""
@@ -60,7 +68,7 @@ class Fingerprints:
     def _one(self, source: Source) -> InputFile:
         path = str(source.path.absolute())
         try:
-            mark = _mark(source.path)
+            mark = self._told[source.path] = _mark(source.path)
             if path in self._known and self._known[path][0] == mark:
                 return InputFile(source.name, mark[0], self._known[path][1])
             if mark[0] >= _LARGE and 0.0 <= _age(mark) < _GRAIN:

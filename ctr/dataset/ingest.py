@@ -4,7 +4,8 @@ Guaranteed: rows are split before anything is counted, and counts come from trai
 vocabulary of one field, not with the rows; the same bytes and schema give the same files; a dataset that is already
 there is not built again; a log that is too large for the disk is refused before it is read; a failure leaves nothing
 behind. Given up: the log is written once to temporary files beside the dataset (about as many bytes as the encoded
-rows), and read from there three times; twice where ids are keys.
+rows), and read from there three times; twice where ids are keys. Of several files those that were counted before are
+read twice (`ctr.dataset.count_store`).
 """
 
 import errno
@@ -20,6 +21,8 @@ from pathlib import Path
 import polars as pl
 
 from ctr.dataset import manifest
+from ctr.dataset.count_store import CountStore
+from ctr.dataset.counted_files import CountedFiles
 from ctr.dataset.disk_space import require_space
 from ctr.dataset.fingerprints import Fingerprints
 from ctr.dataset.inputs import Source, find_files, is_url, located
@@ -36,7 +39,8 @@ _UNFINISHED = ".unfinished-"
 class PlannedDataset:
     """A dataset that is known by its digest, whether or not it has been built; made by `planned`.
 
-    digest: over schema, input bytes and as-of date. folder: where it is, or will be.
+    digest: over schema, input bytes and as-of date. folder: where it is, or will be. counts: after `build`, how many
+    files were counted and how many were known, in words; None where one file was counted, or nothing was.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class PlannedDataset:
         self._inputs = self._known.of([*(source for source, _ in parted), *sides])
         self.digest = manifest.dataset_digest(schema, self._inputs, as_of, encoding)
         self.folder = folder / f"{schema.name}-{self.digest[:12]}"
+        self.counts: str | None = None
 
     def build(self, *, progress: Progress | None = None) -> Path:
         """Encode the log, unless the dataset is there with every byte as it was written; see `ingest`."""
@@ -64,11 +69,19 @@ class PlannedDataset:
                 hashed = self._encoding == "hashed"
                 sources = [source for source, _ in self._parted]
                 require_space(self._schema, sources, self._sides, self._datasets, hashed=hashed)
-                work = Passes(self._schema, scratch, built, shown, self._as_of, hashed)
+                files = None if hashed or len(self._parted) == 1 else self._counted_files(scratch / "counts")
+                work = Passes(self._schema, scratch, built, shown, self._as_of, hashed, files)
                 work.run(self._parted, self._sides)
+                self.counts = files.told if files else None
                 manifest.write(built, self._schema, self.digest, self._inputs, work.summary, self._encoding)
         self._known.save()
         return self.folder
+
+    def _counted_files(self, scratch: Path) -> CountedFiles:
+        sources, count = [source for source, _ in self._parted], len(self._parted)
+        inputs, sides = self._inputs[:count], self._inputs[count:]
+        store = CountStore(self._datasets)
+        return CountedFiles(sources, inputs, sides, scratch, store, self._known.unchanged)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ Nothing is counted. Numbers that are scaled or cut into bins wait for the statis
 is a key from the first pass on.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ctr.dataset.counting import FieldCounts
 from ctr.dataset.encoding import KeyEncoder
 from ctr.dataset.field_cells import served
 from ctr.dataset.field_spec import FieldSpec
+from ctr.dataset.partial_counts import PartialCounts
 from ctr.dataset.transforms import scale_of
 
 
@@ -33,10 +35,10 @@ class KeyedField(FieldCounts):
         """Keys, or the number."""
         return values if self._numbers else self._encoder.encode(values)[0]
 
-    def decide(self) -> pl.DataFrame:
+    def decide(self, partials: Sequence[PartialCounts] = ()) -> pl.DataFrame:
         """Fix scale and bins; there is no vocabulary."""
         if self.measured:
-            found = self.statistics
+            found = self.statistics = self._all_statistics(partials)
             kind = self.spec.transform or "vector"
             self.scale = scale_of(kind, found.count, found.mean, found.square, found.low, found.high)
         self._encoder = KeyEncoder(self.spec, self.scale, self.edges)

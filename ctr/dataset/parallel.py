@@ -1,8 +1,10 @@
 """Several columns, or the next chunk, worked on at once; Polars, PyArrow and NumPy release the interpreter lock."""
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -16,18 +18,23 @@ def cores() -> int:
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
     """`[function(item) for item in items]`, as many at a time as there are cores; order is kept."""
-    return list(threaded(function, items))
-
-
-def threaded(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """The same, one result after the other, so that early ones can leave memory."""
     todo = list(items)
     workers = min(cores(), len(todo))
     if workers < 2:
-        yield from map(function, todo)
-        return
+        return list(map(function, todo))
     with ThreadPoolExecutor(workers) as pool:
-        yield from pool.map(function, todo)
+        return list(pool.map(function, todo))
+
+
+def threaded(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """The same, one result after the other; as many are in memory as there are cores, and the one that is used."""
+    source, workers = iter(items), cores()
+    with ThreadPoolExecutor(workers) as pool:
+        coming = deque(pool.submit(function, item) for item in islice(source, workers))
+        while coming:
+            result = coming.popleft().result()
+            coming.extend(pool.submit(function, item) for item in islice(source, 1))
+            yield result
 
 
 def ahead(items: Iterable[Item]) -> Iterator[Item]:

@@ -12,7 +12,9 @@ import pyarrow.parquet as pq
 
 from ctr.dataset import splitting
 from ctr.dataset.bad_rows import describe, no_bad_rows
-from ctr.dataset.counting import Bools, FieldCounts, Floats
+from ctr.dataset.count_store import prepared_by
+from ctr.dataset.counted_files import CountedFiles
+from ctr.dataset.counting import Bools, FieldCounts
 from ctr.dataset.inputs import Source
 from ctr.dataset.keyed_fields import KeyedField
 from ctr.dataset.parallel import ahead, in_threads, threaded
@@ -27,6 +29,7 @@ from ctr.dataset.side_tables import Partners
 from ctr.dataset.split_keys import TimeKey
 from ctr.dataset.split_spec import FilesSplit, RandomSplit, TimeSplit
 from ctr.dataset.splitting import AFTER, GAP, IMMATURE, PARTS, TRAIN, Codes, Cuts
+from ctr.dataset.train_statistics import Floats
 from ctr.dataset.vocabulary import SCHEMA as VOCABULARY
 from ctr.errors import DataError
 
@@ -34,7 +37,17 @@ Progress = Callable[[str, float], None]
 
 
 class Passes:
-    """One run: state shared by the passes."""
+    """One run: state shared by the passes.
+
+    Args:
+        schema: the schema.
+        scratch: a folder for temporary files.
+        built: the dataset's folder, empty.
+        progress: see `ingest`.
+        as_of: see `ingest`.
+        hashed: whether ids are keys.
+        files: where files are counted one by one; None counts them together.
+    """
 
     def __init__(
         self,
@@ -44,9 +57,10 @@ class Passes:
         progress: Progress,
         as_of: str | int | None = None,
         hashed: bool = False,
+        files: CountedFiles | None = None,
     ) -> None:
         self.schema, self.scratch, self.built, self.progress = schema, scratch, built, progress
-        self.as_of, self.personal, self.hashed = as_of, Personal.of(schema), hashed
+        self.as_of, self.personal, self.hashed, self.files = as_of, Personal.of(schema), hashed, files
         field_kind = KeyedField if hashed else FieldCounts
         self.fields = [
             field_kind(field, scratch / f"field-{number}") for number, field in enumerate(schema.fields)
@@ -65,6 +79,9 @@ class Passes:
         self.features: dict[str, int] = {}
         self.window: dict[str, Any] | None = None
         self.joined = 0  # rows that came to the joins: those that the reader set aside do not
+        # Of each chunk: number of its file, rows in the files before, and the part that its file is.
+        self._chunk_files: list[int] = []
+        self._offsets: list[int] = []
         self._chunk_parts: list[str | None] = []
         self._aside = pq.ParquetWriter(built / "set_aside.parquet", no_bad_rows().to_arrow().schema)
 
@@ -84,6 +101,7 @@ class Passes:
         """First pass: prepare and code every row."""
         schema = self.schema
         sources, part_of = [source for source, _ in parted], {source.name: part for source, part in parted}
+        number_of = {source.name: number for number, source in enumerate(sources)}
         tables = [self._side_table(side, join.read) for side, join in zip(sides, schema.joins, strict=True)]
         columns = self.personal.columns(sources[0], schema.read)
         self.preparation = Preparation(schema, columns, side_tables=tables)
@@ -99,6 +117,8 @@ class Passes:
             self._tally(prepared)
             self._check_budget(bad, chunk.fraction)
             self.coded.append(self._coded(prepared.frame))
+            self._chunk_files.append(number_of[chunk.file])
+            self._offsets.append(chunk.offset)
             self._chunk_parts.append(part_of[chunk.file])
             self.progress("read", chunk.fraction)
         self._check_budget(bad, 1.0)
@@ -153,6 +173,9 @@ class Passes:
         for number, frame in enumerate(self.coded.read(columns)):
             parts = self._parts(frame, number, cuts)
             self.parts.append(parts)
+            if self.files is not None:
+                rows = frame["@row"].to_numpy()[parts == TRAIN] - self._offsets[number]
+                self.files.add(self._chunk_files[number], rows)
             counts += np.bincount(parts * 2 + frame["@label"].to_numpy(), minlength=2 * kinds).reshape(-1, 2)
             if self.schema.weight is not None:
                 self.weights.add(parts, frame["@label"].to_numpy(), frame["@weight"].to_numpy())
@@ -201,14 +224,41 @@ class Passes:
             for field in quantiles:
                 field.fix_edges()
         counted = [field for field in self.fields if field.measured or not self.hashed]
-        if not counted:
-            return
-        names = ["@label", *self._weight_columns, *(field.spec.name for field in counted)]
-        for number, (frame, parts) in enumerate(zip(self.coded.read(names), self._all_parts(), strict=True)):
-            train = parts == TRAIN
-            weights = self._row_weights(frame, train)
-            in_threads(partial(_count, frame=frame, train=train, chunk=number, weights=weights), counted)
-            self.progress("count", (number + 1) / len(self.coded))
+        if self.files is not None:
+            self.files.fetch(prepared_by(self.schema, self.preparation, self.personal, self.files.sides))
+        for number, parts in enumerate(self._all_parts()):
+            fields = counted
+            if self.files is not None and self._chunk_files[number] not in self.files.fresh:
+                fields = [field for field in counted if not field.addable]
+            if fields:
+                self._count_chunk(number, parts == TRAIN, fields)
+                self.progress("count", (number + 1) / len(self.coded))
+        for field in counted:
+            field.close()
+        if self.files is not None:
+            addable = [field for field in counted if field.addable]
+            for file in self.files.fresh:
+                found = threaded(partial(FieldCounts.partial, file=file), addable)
+                self.files.write(file, found, self._weighted)
+            self.progress("count", 1.0)
+
+    def _count_chunk(self, number: int, train: Bools, fields: Sequence[FieldCounts]) -> None:
+        names = ["@label", *self._weight_columns, *(field.spec.name for field in fields)]
+        frame = self.coded.one(number, names)
+        count = partial(
+            _count,
+            frame=frame,
+            train=train,
+            file=self._chunk_files[number],
+            chunk=number,
+            weights=self._row_weights(frame, train),
+        )
+        in_threads(count, fields)
+
+    @property
+    def _weighted(self) -> bool:
+        """Whether rows do not all count alike."""
+        return self.schema.weight is not None or self.schema.keep_rate != 1.0
 
     @property
     def _weight_columns(self) -> list[str]:
@@ -217,7 +267,7 @@ class Passes:
     def _row_weights(self, frame: pl.DataFrame, train: Bools) -> Floats | None:
         """How many impressions each train row stands for; None where each stands for itself."""
         rate = self.schema.keep_rate
-        if self.schema.weight is None and rate == 1.0:
+        if not self._weighted:
             return None
         negative = frame["@label"].to_numpy()[train] == 0
         weights = np.where(negative, 1.0 / rate, 1.0)
@@ -227,9 +277,10 @@ class Passes:
         """Decide every field's ids, as many fields in memory at a time as there are cores."""
         layout = pl.DataFrame(schema=VOCABULARY).to_arrow().schema
         constant = []
+        decide = partial(FieldCounts.decide, partials=self.files.partials() if self.files else ())
         with pq.ParquetWriter(self.built / "vocabulary.parquet", layout, compression="zstd") as writer:
             owners = [field for field in self.fields if field.spec.shares is None]
-            for field, own in zip(owners, threaded(FieldCounts.decide, owners), strict=True):
+            for field, own in zip(owners, threaded(decide, owners), strict=True):
                 for member in (field, *field.sharers):
                     self.features[member.spec.name] = own.height
                 writer.write_table(own.to_arrow())
@@ -312,8 +363,10 @@ class Passes:
         }
 
 
-def _count(field: FieldCounts, frame: pl.DataFrame, train: Bools, chunk: int, weights: Floats | None) -> None:
-    field.count(frame[field.spec.name], train, chunk, weights)
+def _count(
+    field: FieldCounts, frame: pl.DataFrame, train: Bools, file: int, chunk: int, weights: Floats | None
+) -> None:
+    field.count(frame[field.spec.name], train, file, chunk, weights)
 
 
 def _encode(field: FieldCounts, frame: pl.DataFrame) -> list[pl.Series]:

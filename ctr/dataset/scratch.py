@@ -1,6 +1,6 @@
 """Temporary files of an ingest: coded chunks, and per field one array per chunk, all read back in the order written."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,7 +28,11 @@ class Chunks:
     def read(self, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
         """The given columns of each frame."""
         for number in range(self._count):
-            yield pl.read_ipc(self._path(number), columns=list(columns))
+            yield self.one(number, columns)
+
+    def one(self, number: int, columns: Sequence[str]) -> pl.DataFrame:
+        """The given columns of the frame that was written as the `number`th, from 0."""
+        return pl.read_ipc(self._path(number), columns=list(columns))
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{number:06d}.arrow"
@@ -46,29 +50,34 @@ class Arrays:
         self._sink: BinaryIO | None = None
         self._writer: Any = None
 
+    @property
+    def there(self) -> bool:
+        """Whether anything was written."""
+        return self._sink is not None
+
     def append(self, array: Any) -> None:
         """Write a PyArrow array or a NumPy one of the file's type."""
         if self._sink is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._sink = self._path.open("wb")
-            self._writer = pa.ipc.new_stream(self._sink, self._schema, options=_COMPRESSION)
+            self._writer = pa.ipc.new_file(self._sink, self._schema, options=_COMPRESSION)
         if not isinstance(array, pa.Array):
             array = pa.array(array, type=self._schema.field(0).type)
         self._writer.write_batch(pa.record_batch([array], schema=self._schema))
 
     def close(self) -> None:
         """End writing."""
-        if self._sink is not None:
+        if self._sink is not None and not self._sink.closed:
             self._writer.close()
             self._sink.close()
 
-    def read(self) -> Iterator[Any]:
-        """Each PyArrow array, after `close`."""
+    def read(self, numbers: Iterable[int] | None = None) -> Iterator[Any]:
+        """Each PyArrow array, or those that were written at the given places, from 0; after `close`."""
         if self._sink is None:
             return
-        with self._path.open("rb") as source, pa.ipc.open_stream(source) as reader:
-            for batch in reader:
-                yield batch.column(0)
+        with self._path.open("rb") as source, pa.ipc.open_file(source) as reader:
+            for number in range(reader.num_record_batches) if numbers is None else numbers:
+                yield reader.get_batch(number).column(0)
 
     def delete(self) -> None:
         """Give its disk space back."""

@@ -20,8 +20,8 @@ def merged(counts: Iterable[pl.DataFrame]) -> pl.DataFrame:
     """Sums counts per value over chunks; memory grows with the number of distinct values, not of chunks.
 
     Args:
-        counts: frames of `value` (String, null where missing), `count` (Int64) and, where rows have weights,
-            `weighted_count` (Float64).
+        counts: frames of `value` (String, null where missing, each once), `count` (Int64) and, where rows have
+            weights, `weighted_count` (Float64).
     """
     total = pl.DataFrame()
     pending: list[pl.DataFrame] = []
@@ -36,7 +36,10 @@ def merged(counts: Iterable[pl.DataFrame]) -> pl.DataFrame:
 
 def _sum(frames: list[pl.DataFrame]) -> pl.DataFrame:
     there = [frame for frame in frames if frame.width]
-    return pl.concat(there).group_by("value").agg(pl.all().sum())
+    if len(there) == 1:
+        return there[0]
+    # In order, so that sums of floats are the same in every run, and files of counts as well.
+    return pl.concat(there).group_by("value", maintain_order=True).agg(pl.all().sum())
 
 
 def vocabulary(field: str, counts: pl.DataFrame, min_count: int = 1) -> pl.DataFrame:

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctr.dataset import value_index
-from ctr.dataset.counting import Statistics
 from ctr.dataset.encoding import Encoder
+from ctr.dataset.train_statistics import Statistics
 from ctr.dataset.transforms import Scale, log_square, quantile_bin, quantile_edges, scale_of, scaled
 from ctr.dataset.value_index import ValueIndex
 
