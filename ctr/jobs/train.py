@@ -96,6 +96,8 @@ def train(config: Config, *, force: bool = False, command: str = "", console: Co
         if dataset is None:
             console.print(f"already done: {run} (--force redoes it)", highlight=False, soft_wrap=True)
         else:
+            if plan.counts is not None:
+                console.print(plan.counts, highlight=False, soft_wrap=True)
             require_batch(config, dataset)
             with memory_told(memory_advice(config)):
                 networks = Networks(config, dataset, device)

@@ -1,4 +1,4 @@
-"""Benchmarks: `python -m pipelines.benchmarks [ingest] [training] [--out FILE] [--against FILE]`.
+"""Benchmarks: `python -m pipelines.benchmarks [part ...] [--out FILE] [--against FILE]`; see docs/speed.md.
 
 Flat JSON. Ratios compare two things measured in the same run, so that they mean the same on any machine.
 """
@@ -6,37 +6,83 @@ Flat JSON. Ratios compare two things measured in the same run, so that they mean
 import argparse
 import json
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from pipelines.benchmarks import ingest, training
+from pipelines.benchmarks import evaluation, feeding, ingest, peers, scoring, search, training
+from pipelines.benchmarks.steps import Setting
 
-PARTS = {"ingest": ingest.measure, "training": training.measure}
+
+class Part(NamedTuple):
+    """What can be run by name.
+
+    about: what it is about to do. measure: does it. usual: whether it runs where no part is named.
+    """
+
+    about: str
+    measure: Callable[[Setting], dict[str, float]]
+    usual: bool = True
 
 
-def main() -> None:
-    """Run the parts that are asked for, all by default."""
+PARTS = {
+    "ingest": Part(
+        "a Criteo-shaped log: reading it, ingesting it", lambda setting: ingest.measure(setting.rows_ingested)
+    ),
+    "feeding": Part("batches of an ingested log, beside training on them", feeding.measure),
+    "training": Part("steps at 1 and 10 million features, beside the MLP alone; memory", training.measure),
+    "search": Part("steps of a search at 1 million features, beside plain ones", search.measure),
+    "evaluation": Part(
+        "metrics and a paired difference on 10 million rows, beside a sort", evaluation.measure
+    ),
+    "scoring": Part("the forward pass at 1 million features, beside the MLP's", scoring.measure),
+    "peers": Part("FuxiCTR beside us, at 1 and 10 million features", peers.measure),
+    "training_33m": Part("steps at 1 and 33 million features", training.measure_33m, usual=False),
+    "search_10m": Part("steps of a search at 10 million features", search.measure_10m, usual=False),
+}
+
+
+def main(arguments: Sequence[str] | None = None, setting: Setting | None = None) -> None:
+    """Run the parts that are asked for, by default all but the larger ones.
+
+    Args:
+        arguments: of the command line, by default this process's.
+        setting: how large everything is.
+    """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument("--against", type=Path, help="an earlier JSON file to compare with")
-    arguments = parser.parse_args()
-    if unknown := set(arguments.parts) - set(PARTS):
-        parser.error(f"no such part: {', '.join(sorted(unknown))}")
-    earlier = json.loads(arguments.against.read_text(encoding="utf-8")) if arguments.against else {}
+    given = parser.parse_args(arguments)
+    if unknown := set(given.parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    if "peers" in given.parts and not peers.importable():
+        parser.error('peers: FuxiCTR is not installed; `pip install -c constraints.txt -e ".[peers]"`')
+    earlier = json.loads(given.against.read_text(encoding="utf-8")) if given.against else {}
     results: dict[str, float] = {"cores": os.cpu_count() or 1}
-    for name in arguments.parts or PARTS:
-        results |= PARTS[name]()
+    results |= _measured(given.parts, setting or Setting())
     for key, value in results.items():
         before = (
             f"   before {earlier[key]:>16,.3f}  ({value / earlier[key]:.2f}x)" if earlier.get(key) else ""
         )
-        print(f"{key:<32} {value:>16,.3f}{before}")
-    if arguments.out:
-        scratch = arguments.out.with_name(f".{arguments.out.name}")
+        print(f"{key:<36} {value:>16,.3f}{before}")
+    if given.out:
+        scratch = given.out.with_name(f".{given.out.name}")
         scratch.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-        scratch.replace(arguments.out)
+        scratch.replace(given.out)
+
+
+def _measured(names: Sequence[str], setting: Setting) -> dict[str, float]:
+    """What the named parts give, in the order of `PARTS`."""
+    results: dict[str, float] = {}
+    for name, part in PARTS.items():
+        usual = part.usual and (name != "peers" or peers.importable())
+        if name in names or (usual and not names):
+            print(f"{name}: {part.about}", flush=True)
+            results |= part.measure(setting)
+    return results
 
 
 if __name__ == "__main__":

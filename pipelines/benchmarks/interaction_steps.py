@@ -14,7 +14,7 @@ from ctr.selection.optinter import searched_dim
 from ctr.selection.pair_evidence import DrawnPaths
 from ctr.selection.pair_space import cross_index
 from ctr.training.optimizers import Optimizers
-from pipelines.benchmarks.training import DIM, FIELDS, HIDDEN, Step, random_batches
+from pipelines.benchmarks.steps import DIM, FIELDS, HIDDEN, Step, random_batches
 
 FEATURES = 100_000
 PAIR_DIM = 8

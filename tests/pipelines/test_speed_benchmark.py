@@ -1,0 +1,154 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from ctr.evaluation.metrics import measure
+from pipelines.benchmarks import evaluation, memory, peers
+from pipelines.benchmarks.__main__ import PARTS, main
+from pipelines.benchmarks.steps import Setting, deepfm, random_batches, seconds_in_turns
+
+TINY = Setting(
+    million=3_900,
+    hidden=(8,),
+    batch=64,
+    steps=2,
+    rows_ingested=2_000,
+    rows_fed=2_000,
+    rows_evaluated=5_000,
+)
+KEYS = {
+    "ingest": {"ingest_rows_per_second", "ingest_over_read", "peak_rss_bytes_ingest"},
+    "feeding": {"feeding_rows_per_second", "feeding_over_training"},
+    "training": {
+        "mlp_rows_per_second",
+        "train_rows_per_second_1m",
+        "train_rows_per_second_10m",
+        "train_ratio_1m",
+        "train_10m_over_1m",
+        "peak_rss_bytes_training_1m",
+        "peak_rss_bytes_training_10m",
+        "training_rss_over_tables",
+        "training_rss_over_tables_1m",
+        "training_rss_over_tables_10m",
+        "unified_over_table_1m",
+        "unified_hashed_over_table_1m",
+    },
+    "search": {"search_over_plain_1m"},
+    "evaluation": {
+        "evaluation_seconds_10m",
+        "evaluation_over_sort",
+        "metrics_over_sort",
+        "difference_over_sort",
+        "peak_rss_bytes_evaluation",
+    },
+    "scoring": {"score_rows_per_second_1m", "score_ratio"},
+    "training_33m": {"train_rows_per_second_33m", "train_33m_over_1m"},
+    "search_10m": {"search_over_plain_10m"},
+    "peers": {
+        "fuxictr_rows_per_second_1m",
+        "fuxictr_rows_per_second_10m",
+        "train_over_fuxictr_1m",
+        "train_over_fuxictr_10m",
+        "score_over_fuxictr_1m",
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_part_runs_by_name_and_gives_its_keys(part, tmp_path, capsys):
+    if part == "peers" and not peers.importable():
+        pytest.skip("FuxiCTR is not installed")
+    main([part, "--out", str(tmp_path / "bench.json")], TINY)
+    assert capsys.readouterr().out.startswith(f"{part}: {PARTS[part].about}\n")
+    results = json.loads((tmp_path / "bench.json").read_text())
+    assert results.keys() == {"cores"} | KEYS[part]
+    assert all(math.isfinite(value) and value > 0.0 for value in results.values())
+
+
+def test_without_a_name_the_usual_parts_run_and_missing_peers_are_left_out_in_silence(monkeypatch, capsys):
+    ran = []
+    for name, part in PARTS.items():
+        monkeypatch.setitem(
+            PARTS, name, part._replace(measure=lambda setting, name=name: ran.append(name) or {})
+        )
+    monkeypatch.setattr(peers, "importable", lambda: False)
+    main([], TINY)
+    assert ran == ["ingest", "feeding", "training", "search", "evaluation", "scoring"]
+    assert "uxi" not in capsys.readouterr().out
+
+
+def test_missing_peers_asked_for_by_name_are_refused_with_how_to_get_them(monkeypatch, capsys):
+    monkeypatch.setattr(peers, "importable", lambda: False)
+    with pytest.raises(SystemExit) as refused:
+        main(["peers"], TINY)
+    assert refused.value.code == 2
+    assert ".[peers]" in capsys.readouterr().err
+
+
+def test_an_unknown_part_is_refused_with_the_names_there_are(capsys):
+    with pytest.raises(SystemExit) as refused:
+        main(["scoring", "scorin"], TINY)
+    assert refused.value.code == 2
+    assert "no such part: scorin; there are ingest, feeding" in capsys.readouterr().err
+
+
+def test_against_shows_the_earlier_figure_beside_the_new_one(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(
+        PARTS, "scoring", PARTS["scoring"]._replace(measure=lambda setting: {"score_ratio": 0.75, "new": 1.0})
+    )
+    (tmp_path / "before.json").write_text('{"cores": 0, "score_ratio": 0.5, "gone": 1.0}')
+    main(["scoring", "--against", str(tmp_path / "before.json")], TINY)
+    lines = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()[1:]}
+    assert lines["score_ratio"] == ["0.750", "before", "0.500", "(1.50x)"]
+    assert lines["new"] == ["1.000"]
+    assert lines.keys() == {"cores", "score_ratio", "new"}
+
+
+def test_turns_alternate_and_the_first_rounds_are_not_counted():
+    called = []
+    seconds = seconds_in_turns(
+        {"a": lambda number: called.append(f"a{number}"), "b": lambda number: called.append(f"b{number}")}, 1
+    )
+    assert called == ["a0", "b0", "a1", "b1", "a2", "b2"]
+    assert seconds.keys() == {"a", "b"}
+
+
+def test_scored_rows_are_calibrated_and_the_first_model_is_the_worse_one():
+    labels, first, second = evaluation.scored_rows(100_000)
+    found = measure(labels, second)
+    assert found.calibration_ratio == pytest.approx(1.0, abs=0.03)
+    assert 0.01 < found.auc - measure(labels, first).auc < 0.1
+
+
+def test_a_part_that_does_not_fit_says_how_much_it_needs(capsys):
+    assert memory.fits("small", 1.0)
+    assert not memory.fits("large", 1e15)
+    assert "large: left out, needs 1000000.0 GB" in capsys.readouterr().out
+
+
+def test_the_peak_of_an_own_process_is_not_the_one_of_its_parent():
+    held = np.ones(50_000_000)  # 400 MB
+    assert memory.peak_rss_bytes() > held.nbytes
+    assert memory.in_own_process(memory.peak_rss_bytes) < memory.peak_rss_bytes() - held.nbytes / 2
+
+
+def test_fuxictr_gets_the_same_ids_and_has_as_many_weights():
+    pytest.importorskip("fuxictr")
+    (inputs, labels), size = next(random_batches(390, 1, 4)), 10
+    columns = peers._columns((inputs, labels), size)
+    for slot in range(39):
+        assert (columns[f"field_{slot}"] + slot * size).tolist() == inputs.ids[:, slot].tolist()
+    theirs = sum(weight.numel() for weight in peers.fuxictr_deepfm(size, (8,)).parameters())
+    ours = sum(weight.numel() for weight in deepfm(390, TINY).parameters())
+    assert theirs == ours + 38 * 17  # a padding row for each field, where we have one for all
