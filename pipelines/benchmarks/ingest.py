@@ -23,7 +23,7 @@ ROWS_OF_FILES = 200_000
 def measure(rows: int = ROWS) -> dict[str, float]:
     """Write a synthetic log of `rows` rows to a temporary folder, read it, ingest it; then a small one in ten files.
 
-    Merely reading holds the whole file in memory as Polars does, about twice its bytes (500 a row, ten million rows 5 GB).
+    Merely reading holds the whole file in memory, about twice its bytes: 500 a row, 5 GB for ten million.
 
     Returns:
         ingest_rows_per_second, ingest_over_read (time of ingest over time in which Polars reads all columns of the
