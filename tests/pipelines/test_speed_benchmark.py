@@ -20,7 +20,13 @@ TINY = Setting(
     rows_evaluated=5_000,
 )
 KEYS = {
-    "ingest": {"ingest_rows_per_second", "ingest_over_read", "peak_rss_bytes_ingest"},
+    "ingest": {
+        "ingest_rows_per_second",
+        "ingest_over_read",
+        "peak_rss_bytes_ingest",
+        "ingest_added_file_over_whole",
+        "ingest_nine_known_over_none",
+    },
     "feeding": {"feeding_rows_per_second", "feeding_over_training"},
     "training": {
         "mlp_rows_per_second",
