@@ -234,8 +234,10 @@ def _require(space: PairSpace, memorized: npt.NDArray[np.int64], settings: Selec
     assert limit is None or isinstance(limit, int)
     if settings.max_memorized is not None and len(memorized) > settings.max_memorized:
         raise LimitError(f"it memorizes {len(memorized)} pairs, expected at most {settings.max_memorized}")
+    if limit is None:
+        return  # nothing need be counted
     needed = space.bytes([space.pairs[number] for number in memorized])
-    if limit is not None and needed > limit:
+    if needed > limit:
         raise LimitError(
             f"selector.max_cross_bytes = {limit:,} does not hold the {len(memorized)} pairs that "
             f'choice = "{settings.choice}" memorizes: state {needed:,} or more, other pairs, or cross_bytes, a budget '
