@@ -38,6 +38,7 @@ PARTS = {
     "scoring": Part("the forward pass at 1 million features, beside the MLP's", scoring.measure),
     "peers": Part("FuxiCTR beside us, at 1 and 10 million features", peers.measure),
     "training_33m": Part("steps at 1 and 33 million features", training.measure_33m, usual=False),
+    "ingest_50m": Part("a log of 50 million rows: reading it, ingesting it", ingest.measure_50m, usual=False),
     "search_10m": Part("steps of a search at 10 million features", search.measure_10m, usual=False),
 }
 
