@@ -22,7 +22,9 @@ ROWS = 1_000_000
 FILES = 10
 ROWS_OF_FILES = 200_000
 _LARGE = 1_000_000  # values of a column, from which on it has a longer tail in the larger log
-_FLAT = 0.75  # the Zipf exponent of that tail; 31 million distinct values in 50 million rows, as the real log has
+_FLAT = (
+    0.75  # the Zipf exponent of that tail; 31 million distinct values in 50 million rows, as the real log has
+)
 
 
 def measure(rows: int = ROWS) -> dict[str, float]:
@@ -134,7 +136,9 @@ def _distinct(spec: SyntheticSpec, folder: Path) -> int:
     """Distinct values of the columns that may have a million or more, one column at a time."""
     lazy = _scanned(folder)
     names = lazy.collect_schema().names()
-    places = [1 + place for place, field in enumerate(spec.fields) if _is_large(field)]  # the label comes first
+    places = [
+        1 + place for place, field in enumerate(spec.fields) if _is_large(field)
+    ]  # the label comes first
     counts = (lazy.select(pl.col(names[place]).n_unique()).collect(engine="streaming") for place in places)
     return sum(count.item() for count in counts)
 
