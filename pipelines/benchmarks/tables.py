@@ -6,7 +6,7 @@ which keeps one number for each row where Adam keeps two vectors, so its updates
 """
 
 import importlib.util
-from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -75,7 +75,18 @@ def _turn(table: nn.Module, optimizer: torch.optim.Optimizer, batches: list[Tens
 
 
 def _fbgemm(features: int, batches: list[Tensor]) -> Turn:
-    """Turns of FBGEMM's table, which updates itself in the backward pass; each id is a bag of one."""
+    table, by_field, bags = fbgemm_table(features, batches)
+    gradient = _gradient(batches).flatten(1)  # (B, F * D)
+    return lambda number: table(by_field[number % len(by_field)], bags).backward(gradient)
+
+
+def fbgemm_table(features: int, batches: list[Tensor]) -> tuple[Any, list[Tensor], Tensor]:
+    """FBGEMM's table, which updates itself in the backward pass, and what it reads, where each id is a bag of one.
+
+    Returns:
+        The table, from ids field by field (F * B,) and where bags start (F * B + 1,) to vectors (B, F * D); the ids of
+        each batch; where bags start.
+    """
     from fbgemm_gpu.split_embedding_configs import EmbOptimType
     from fbgemm_gpu.split_table_batched_embeddings_ops_common import EmbeddingLocation
     from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
@@ -83,16 +94,15 @@ def _fbgemm(features: int, batches: list[Tensor]) -> Turn:
         SplitTableBatchedEmbeddingBagsCodegen,
     )
 
-    table: Callable[[Tensor, Tensor], Tensor] = SplitTableBatchedEmbeddingBagsCodegen(
+    table = SplitTableBatchedEmbeddingBagsCodegen(
         [(features + 1, DIM, EmbeddingLocation.HOST, ComputeDevice.CPU)],
         feature_table_map=[0] * FIELDS,
         optimizer=EmbOptimType.EXACT_ROWWISE_ADAGRAD,
         learning_rate=1e-3,
     )
-    by_field = [ids.t().contiguous().flatten() for ids in batches]  # (F * B,)
-    bags = torch.arange(len(by_field[0]) + 1)
-    gradient = _gradient(batches).flatten(1)  # (B, F * D)
-    return lambda number: table(by_field[number % len(by_field)], bags).backward(gradient)  # type: ignore[no-untyped-call]
+    nn.init.normal_(table.split_embedding_weights()[0], std=0.01)
+    by_field = [ids.t().flatten() for ids in batches]
+    return table, by_field, torch.arange(len(by_field[0]) + 1)
 
 
 def _gradient(batches: list[Tensor]) -> Tensor:

@@ -385,12 +385,12 @@ def test_counts_that_an_ingest_has_read_are_young_again(tmp_path, log):
 @pytest.mark.parametrize(("size", "left"), [(9_000, "abcx"), (3_500, "bcx"), (2_000, "cx"), (900, "x")])
 def test_counts_past_their_share_of_the_disk_go_the_longest_unread_first(tmp_path, monkeypatch, size, left):
     for age, name in enumerate("abc", start=1):
-        (tmp_path / "counts").write_bytes(name.encode() * 1000)
-        count_store.CountStore(tmp_path).keep(name * 36, tmp_path / "counts")
+        (tmp_path / name).write_bytes(name.encode() * 1000)
+        count_store.CountStore(tmp_path).keep(name * 36, tmp_path / name)
         aged(tmp_path, age)
     store = count_store.CountStore(tmp_path)
-    (tmp_path / "counts").write_bytes(b"x" * 1000)
-    store.keep("x" * 36, tmp_path / "counts")
+    (tmp_path / "x").write_bytes(b"x" * 1000)
+    store.keep("x" * 36, tmp_path / "x")
     aged(tmp_path, 30)  # what this store has kept stays, however old it is
     disk = shutil.disk_usage(tmp_path)._replace(total=round(size / count_store.KEPT_SHARE))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: disk)
