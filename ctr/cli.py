@@ -35,6 +35,7 @@ def train(
     from ctr.config import load_config
     from ctr.jobs.train import load_report
     from ctr.jobs.train import train as run_job
+    from ctr.report.looks import looks_sentence
 
     settings = load_config(config, set_ or [])
     changes = [word for change in set_ or [] for word in ("--set", change)]
@@ -43,9 +44,11 @@ def train(
     except KeyboardInterrupt:
         typer.echo("interrupted; the same command goes on from the last checkpoint", err=True)
         raise typer.Exit(130) from None
-    typer.echo(load_report(run)["verdict"])
+    report = load_report(run)
+    typer.echo(report["verdict"])
     typer.echo(f"report: {run / 'report.html'}")
     typer.echo(f"bundle: {run / 'bundle'}")
+    typer.echo(looks_sentence(report))
 
 
 @app.command()

@@ -119,7 +119,8 @@ def test_a_whole_run_prints_verdict_report_and_bundle(real_report, folder, ctr):
     lines = out.splitlines()
     report = json.loads((run / "report.json").read_text())
     assert lines[0] == report["verdict"]
-    assert lines[1:] == [f"report: runs/{run.name}/report.html", f"bundle: runs/{run.name}/bundle"]
+    places = [f"report: runs/{run.name}/report.html", f"bundle: runs/{run.name}/bundle"]
+    assert lines[1:] == [*places, "Test read once."]
     assert report["command"] == "ctr train run.toml"
     assert (run / "DONE").is_file()
 
