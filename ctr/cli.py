@@ -77,6 +77,36 @@ def show(path: Annotated[Path, typer.Argument(help="A dataset, run, feature set 
 
 
 @app.command()
+def doctor(
+    dataset: Annotated[
+        Path, typer.Argument(help="A dataset's folder, a run's folder or a run configuration.")
+    ],
+    json_: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="End with code 4 where there is an error.")
+    ] = False,
+) -> None:
+    """Warn of what makes a dataset's numbers lie; the labels of test stay sealed."""
+    import json
+    from dataclasses import asdict
+
+    from ctr.errors import ThresholdError
+    from ctr.jobs.doctor import dataset_at, examine
+
+    with dataset_at(dataset) as found:
+        findings = examine(found)
+    if json_:
+        typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2, allow_nan=False))
+    else:
+        for finding in findings:
+            typer.echo(finding.line())
+        typer.echo("the labels of test were not read; this was no look at them")
+    errors = sum(finding.severity == "error" for finding in findings)
+    if strict and errors:
+        raise ThresholdError(f'"{dataset}": {errors} of {len(findings)} findings are errors (--strict)')
+
+
+@app.command()
 def synthetic(
     preset: Annotated[str, typer.Argument(help="demo, pairs or criteo.")],
     out: Annotated[Path, typer.Option("--out", help="Folder to write log, schema and truth to.")],

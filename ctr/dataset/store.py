@@ -149,6 +149,22 @@ class Dataset:
             )
         return self._open(name)
 
+    def scanned(self, name: PartName, *, labels: bool = False) -> pl.LazyFrame:
+        """The encoded rows of a part, to be read a stretch at a time: ids, numbers and time; of test nothing more.
+
+        Args:
+            labels: whether `@label` is there too.
+
+        Raises:
+            CtrError: labels of test were asked for.
+        """
+        if labels and name == "test":
+            raise CtrError('the labels of "test" are sealed: expected "train" or "valid"')
+        frame = pl.scan_parquet(self.folder / name / "part-*.parquet")
+        own = {"@label"} if labels else set()
+        told = ("@label", "@true_probability", "@weight", "@row_id")  # all that may say how a row ended
+        return frame.drop([column for column in told if column not in own], strict=False)
+
     def row_ids(self, name: PartName) -> pl.Series | None:
         """(N,) what the schema's `row_id` says of each row of a part; None where it names no column."""
         if self.schema.row_id is None:
