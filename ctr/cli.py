@@ -35,6 +35,7 @@ def train(
     from ctr.config import load_config
     from ctr.jobs.train import load_report
     from ctr.jobs.train import train as run_job
+    from ctr.report.looks import looks_sentence
 
     settings = load_config(config, set_ or [])
     changes = [word for change in set_ or [] for word in ("--set", change)]
@@ -43,9 +44,11 @@ def train(
     except KeyboardInterrupt:
         typer.echo("interrupted; the same command goes on from the last checkpoint", err=True)
         raise typer.Exit(130) from None
-    typer.echo(load_report(run)["verdict"])
+    report = load_report(run)
+    typer.echo(report["verdict"])
     typer.echo(f"report: {run / 'report.html'}")
     typer.echo(f"bundle: {run / 'bundle'}")
+    typer.echo(looks_sentence(report))
 
 
 @app.command()
@@ -71,6 +74,36 @@ def show(path: Annotated[Path, typer.Argument(help="A dataset, run, feature set 
     from ctr.report.show import show as render
 
     Console().print(render(path))
+
+
+@app.command()
+def doctor(
+    dataset: Annotated[
+        Path, typer.Argument(help="A dataset's folder, a run's folder or a run configuration.")
+    ],
+    json_: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="End with code 4 where there is an error.")
+    ] = False,
+) -> None:
+    """Warn of what makes a dataset's numbers lie; the labels of test stay sealed."""
+    import json
+    from dataclasses import asdict
+
+    from ctr.errors import ThresholdError
+    from ctr.jobs.doctor import dataset_at, examine
+
+    with dataset_at(dataset) as found:
+        findings = examine(found)
+    if json_:
+        typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2, allow_nan=False))
+    else:
+        for finding in findings:
+            typer.echo(finding.line())
+        typer.echo("the labels of test were not read; this was no look at them")
+    errors = sum(finding.severity == "error" for finding in findings)
+    if strict and errors:
+        raise ThresholdError(f'"{dataset}": {errors} of {len(findings)} findings are errors (--strict)')
 
 
 @app.command()
