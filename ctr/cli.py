@@ -67,6 +67,72 @@ def score(
 
 
 @app.command()
+def evaluate(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Bundles, runs, or MLflow references such as models:/NAME@champion; the first is the baseline."
+        ),
+    ] = None,
+    data: Annotated[list[str] | None, typer.Option("--data", help="A labelled log; repeatable.")] = None,
+    out: Annotated[str | None, typer.Option("--out", help="Folder to write evaluation.* to.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="TOML with the same keys, and [[guardrail]] bounds.")
+    ] = None,
+    name: Annotated[
+        list[str] | None, typer.Option("--name", help="Of a model, in their order; repeatable.")
+    ] = None,
+    slice_: Annotated[
+        list[str] | None, typer.Option("--slice", help="A field to look at value by value; repeatable.")
+    ] = None,
+    group_by: Annotated[
+        str | None, typer.Option("--group-by", help="The key of gAUC, such as a user.")
+    ] = None,
+    cluster: Annotated[
+        str | None, typer.Option("--cluster", help="The key whose rows are alike: wider, honest intervals.")
+    ] = None,
+    min_auc: Annotated[
+        float | None, typer.Option("--min-auc", help="Exit code 4 where a candidate's AUC is below.")
+    ] = None,
+    max_drop: Annotated[
+        float | None, typer.Option("--max-drop", help="Exit code 4 where a candidate loses more AUC.")
+    ] = None,
+    exact_rows: Annotated[
+        int | None, typer.Option("--exact-rows", help="Rows up to which AUC is exact, not of a histogram.")
+    ] = None,
+    tracking: Annotated[
+        str | None, typer.Option("--tracking", help='MLflow URI, or "none"; by default runs/mlflow.db.')
+    ] = None,
+    experiment: Annotated[str | None, typer.Option("--experiment", help="Of MLflow.")] = None,
+) -> None:
+    """Measure models on a labelled log, each against the first one, and write evaluation.json, .parquet and .html."""
+    from ctr.jobs.evaluate import evaluate as run_job
+    from ctr.jobs.evaluation_settings import evaluation_settings
+
+    given = list(models or [])
+    if config is None and len(given) == 1 and given[0].endswith(".toml"):
+        config, given = Path(given[0]), []
+    options = {
+        "models": given,
+        "data": data,
+        "out": out,
+        "names": name,
+        "slices": slice_,
+        "group_by": group_by,
+        "cluster": cluster,
+        "min_auc": min_auc,
+        "max_drop": max_drop,
+        "exact_rows": exact_rows,
+        "tracking": tracking,
+        "experiment": experiment,
+    }
+    settings = evaluation_settings(config, options)
+    report = run_job(settings, command=shlex.join(["ctr", *sys.argv[1:]]))
+    typer.echo(report["verdict"])
+    typer.echo(f"page: {Path(settings.out) / 'evaluation.html'}")
+
+
+@app.command()
 def show(path: Annotated[Path, typer.Argument(help="A dataset, run, feature set or bundle.")]) -> None:
     """Print what a folder holds."""
     from rich.console import Console
