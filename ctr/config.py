@@ -449,6 +449,11 @@ def load_config(path: str | Path, changes: Sequence[str] = ()) -> Config:
 
 
 def apply_change(values: dict[str, Any], change: str) -> None:
+    """Apply `section.key=value` to nested values, in place.
+
+    Raises:
+        ConfigError: it is not written so, or a section is a value.
+    """
     name, equals, text = change.partition("=")
     keys = name.strip().split(".")
     if not equals or not all(keys):

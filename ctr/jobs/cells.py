@@ -27,11 +27,13 @@ _FLOAT32 = 4  # bytes
 class Cell:
     """Some trainings of one configuration: keep-all, a selector at all sizes, or an alternative.
 
-    label: who chose, or which alternative. sizes: shares of the values; (None,) where sizes do not apply.
+    label: who chose, or which alternative. embedding: of the keep-all that it is compared with.
+    sizes: shares of the values; (None,) where sizes do not apply.
     """
 
     role: Role
     label: str
+    embedding: str
     config: Config
     sizes: tuple[float | None, ...]
 
@@ -140,7 +142,7 @@ class Grid:
         except ConfigError as error:
             place = f'grid: "{label}" with backbone "{backbone}" and embedding "{table}"'
             raise ConfigError(f"{place}: {error}") from None
-        return Cell(role, label, config, sizes)
+        return Cell(role, label, table, config, sizes)
 
 
 def kinds(comparison: Comparison) -> list[tuple[str, str]]:
@@ -150,7 +152,9 @@ def kinds(comparison: Comparison) -> list[tuple[str, str]]:
     return [(backbone, embedding) for backbone in backbones for embedding in embeddings]
 
 
-def cell_config(base: Config, name: str, backbone: str, seed: int, changes: dict[str, dict[str, Any]]) -> Config:
+def cell_config(
+    base: Config, name: str, backbone: str, seed: int, changes: dict[str, dict[str, Any]]
+) -> Config:
     """The base with another backbone, seed, selector and embedding; everything else is the same budget.
 
     Raises:
@@ -168,7 +172,9 @@ def cell_config(base: Config, name: str, backbone: str, seed: int, changes: dict
         kept = ("kind", "dim", *changes["embedding"])
         content["embedding"] = {key: value for key, value in content["embedding"].items() if key in kept}
     selector = changes["selector"]
-    own = {key: value for key, value in content.get("selector", {}).items() if key not in ("ratio", "penalty")}
+    own = {
+        key: value for key, value in content.get("selector", {}).items() if key not in ("ratio", "penalty")
+    }
     if not SelectorConfig.model_construct(kind=selector["kind"]).selects_pairs:
         own = {key: value for key, value in own.items() if key not in OF_PAIRS}
     content["selector"] = {**own, "referees": [], "compare_dropped_reads": False, **selector}

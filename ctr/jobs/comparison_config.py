@@ -1,11 +1,11 @@
 """What a comparison compares: one TOML file over the configuration of a run.
 
-    name = "ml100k"
-    base = "pipelines/configs/ml100k.toml"   # or [base] with the sections of a run
-    [grid]
-    selectors = ["optfs", "frequency"]
-    sizes = [0.5, 0.2, 0.1]
-    seeds = [0, 1, 2]
+name = "ml100k"
+base = "pipelines/configs/ml100k.toml"   # or [base] with the sections of a run
+[grid]
+selectors = ["optfs", "frequency"]
+sizes = [0.5, 0.2, 0.1]
+seeds = [0, 1, 2]
 """
 
 import hashlib

@@ -1,9 +1,9 @@
 """A cell trained, measured on valid and kept on disk, with the test split sealed.
 
-    checkpoints/   of each training; an interrupted cell goes on from there
-    feature_sets/  what each size kept
-    valid.parquet  probabilities on valid, a column for each model
-    cell.json      sizes, quality on valid, seconds; written last, so a cell that has it is done
+checkpoints/   of each training; an interrupted cell goes on from there
+feature_sets/  what each size kept
+valid.parquet  probabilities on valid, a column for each model
+cell.json      sizes, quality on valid, seconds; written last, so a cell that has it is done
 """
 
 import json
