@@ -7,6 +7,7 @@ comparison's folder. What is there is not done again.
 """
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from ctr.jobs.cells import Cell, Grid
 from ctr.jobs.cluster_keys import cluster_numbers
 from ctr.jobs.comparison_config import Comparison, load_comparison
 from ctr.jobs.comparison_document import build_document, points_table
-from ctr.jobs.entries import Entry, Rows, by_setting, entries_of, judged
+from ctr.jobs.entries import Entry, Rows, Setting, by_setting, entries_of, judged
 from ctr.jobs.limits import require_batch
 from ctr.jobs.lock import RunLock
 from ctr.jobs.scored import weights_of
@@ -35,6 +36,7 @@ from ctr.jobs.valid_choice import Choice, choose
 from ctr.jobs.verdict import score
 from ctr.report.comparison import write_comparison
 from ctr.report.comparison_words import verdict_words
+from ctr.settings import load_toml
 from ctr.training.machine import pick_device, pick_threads
 
 DOCUMENT = "comparison.json"
@@ -46,6 +48,7 @@ def compare(
     out: Path | None = None,
     force: bool = False,
     command: str = "",
+    ship: str = "",
     console: Console | None = None,
 ) -> Path:
     """Train what a comparison asks for, and judge it.
@@ -53,7 +56,7 @@ def compare(
     Args:
         out: folder of the result; by default one in the output folder, named after what is compared.
         force: judge again what is finished. Cells that are done stay.
-        command: what the page says repeats it.
+        command: what the page says repeats it. ship: what trains the base as a run of its own, so far.
         console: where progress goes; by default standard error.
 
     Returns:
@@ -97,6 +100,7 @@ def compare(
             judged(entry, scores[f"model_{number}"].to_numpy(), rows) for number, entry in enumerate(entries)
         ]
         facts = _facts(comparison, dataset, digest, command, grid.left_out)
+        facts["ship"] = _shipped(ship, choice.chosen) if ship and choice.chosen else None
         finish(
             folder, entries, rows, choice, comparison.compare.max_auc_loss, comparison.compare.budget, facts
         )
@@ -120,7 +124,10 @@ def compare_what(
     path = Path(what[0])
     if len(what) == 1 and path.suffix == ".toml":
         comparison = load_comparison(path, changes)
-        return compare(comparison, out=out, force=force, command=command, console=console)
+        base = load_toml(path, "comparison").get("base")
+        of_base = [word for change in changes if change.startswith("base.") for word in ("--set", change[5:])]
+        ship = shlex.join(["ctr", "train", base, *of_base]) if isinstance(base, str) else ""
+        return compare(comparison, out=out, force=force, command=command, ship=ship, console=console)
     raise ConfigError("expected one comparison (.toml)")
 
 
@@ -253,6 +260,14 @@ def _facts(
         },
         "left_out": list(left_out),
     }
+
+
+def _shipped(command: str, chosen: Setting) -> str:
+    """The command that trains, evaluates and exports the chosen set as a run of its own."""
+    changes = [f"selector.kind={chosen.label}", f"backbone.kind={chosen.backbone}"]
+    changes += [f"embedding.kind={chosen.embedding}"]
+    changes += [f"selector.ratio={chosen.size:g}"] if chosen.size is not None else []
+    return " ".join([command, *(f"--set {change}" for change in changes)])
 
 
 def _json(content: Any) -> str:

@@ -91,7 +91,10 @@ def areas_table(document: Document) -> Table | None:
         ]
         for each in document["areas"]
     ]
-    caption = "Area under the curve of AUC over the logarithm of the share kept, divided by its width: a mean AUC over sizes."
+    caption = (
+        "Area under the curve of AUC over the logarithm of the share kept, divided by its width: a mean AUC over "
+        "sizes."
+    )
     return Table("areas", caption, ["selector", "valid", "test"], rows) if rows else None
 
 
