@@ -6,7 +6,7 @@ Trials", JAMA 2012): nothing is proven by the absence of a significant loss.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ctr.evaluation.intervals import Z95
@@ -53,7 +53,7 @@ def _more_rows(difference: Difference, margin: float, rows: int, level: float) -
     half = difference.half_width(level)
     if half <= margin:
         return 0
-    fixed = Difference(0.0, difference.by_seed, 0.0, difference.seeds_variance).half_width(level)
+    fixed = replace(difference, rows_variance=0.0).half_width(level)
     if fixed >= margin:
         return None
     return math.ceil(rows * ((half**2 - fixed**2) / (margin**2 - fixed**2) - 1.0))

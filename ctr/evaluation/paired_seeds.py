@@ -6,7 +6,8 @@ the same source, and over other training seeds. Three parts:
     rows        variance over rows of the mean over seeds: sum over rows of squared contributions (`influence`)
     interplay   how much one seed's difference is expected to vary only because seeds rank single rows differently; it
                 is part of `rows` already, divided by the number of seeds
-    seeds       what the differences vary over seeds beyond that: max(0, their sample variance - interplay)
+    seeds       what the differences vary over seeds beyond that: max(0, their sample variance - interplay), with S - 1
+                degrees of freedom, or pooled over settings that are alike, with the sum of theirs
 
 The half-width is sqrt(z^2 rows + t^2 seeds / S): bounds of independent parts, each at its own quantile (normal;
 Student's with S - 1 degrees of freedom), add up in squares (Howe, "Approximate Confidence Limits on the Mean of X + Y",
@@ -15,7 +16,7 @@ them from the two degrees that the seeds have; `tests/evaluation/test_paired_see
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -32,26 +33,35 @@ FEWEST_SEEDS = 3  # below, the spread over seeds is not known, and an interval s
 class Difference:
     """A metric of one configuration minus that of another, paired by row and seed.
 
-    value: mean over seeds. by_seed: of each. rows_variance: of the mean, over rows. seeds_variance: of one seed's
-    difference, beyond what single rows explain; None with fewer than three seeds.
+    value: mean over seeds. by_seed: of each. rows_variance: of the mean, over rows. excess: the variance of one seed's
+    difference beyond what single rows explain, which by chance may come out below zero; None with fewer than three
+    seeds. freedom: its degrees of freedom.
     """
 
     value: float
     by_seed: tuple[float, ...]
     rows_variance: float
-    seeds_variance: float | None
+    excess: float | None = None
+    freedom: int = 0
 
     @property
     def seeds(self) -> int:
         """How many were paired."""
         return len(self.by_seed)
 
+    @property
+    def seeds_variance(self) -> float:
+        """The variance of one seed's difference, beyond what single rows explain; 0 where it is not known."""
+        return max(0.0, self.excess or 0.0)
+
     def half_width(self, level: float = 0.95) -> float:
         """How far the bounds lie from the value, at a confidence level."""
         tail = (1.0 - level) / 2.0
-        return float(
-            np.sqrt(_normal(tail) ** 2 * self.rows_variance + _student(tail, self.seeds) ** 2 * self._extra)
-        )
+        of_rows = _normal(tail) ** 2 * self.rows_variance
+        if self.seeds_variance == 0.0:
+            return float(np.sqrt(of_rows))
+        of_seeds = _student(tail, self.freedom) ** 2 * self.seeds_variance / self.seeds
+        return float(np.sqrt(of_rows + of_seeds))
 
     def interval(self, level: float = 0.95) -> Interval:
         """The value with its bounds at a confidence level."""
@@ -71,10 +81,6 @@ class Difference:
         # The width grows without a bound as the level nears 1, and shrinks to nothing at level 0.
         found = brentq(lambda log: self.half_width(1.0 - np.exp(log)) - size, np.log(_SMALLEST_P), -1e-9)
         return float(np.exp(found))
-
-    @property
-    def _extra(self) -> float:
-        return 0.0 if self.seeds_variance is None else self.seeds_variance / self.seeds
 
 
 _SMALLEST_P = 1e-12
@@ -100,14 +106,29 @@ def paired_difference(
     values = np.array([new.value - old.value for new, old in zip(selected, baseline, strict=True)])
     rows = np.stack([new.rows - old.rows for new, old in zip(selected, baseline, strict=True)])  # (S, B)
     summed = clustered(rows, clusters)
-    seeds = len(values)
-    over_seeds = None
+    seeds, excess = len(values), None
     if seeds >= FEWEST_SEEDS:
         interplay = _sum_of_squares(summed - summed.mean(0)) / (seeds - 1.0)
-        over_seeds = max(0.0, float(values.var(ddof=1)) - interplay)
-    return Difference(
-        float(values.mean()), tuple(values.tolist()), _sum_of_squares(summed.mean(0)), over_seeds
-    )
+        excess = float(values.var(ddof=1)) - interplay
+    of_rows = _sum_of_squares(summed.mean(0))
+    return Difference(float(values.mean()), tuple(values.tolist()), of_rows, excess, seeds - 1)
+
+
+def pooled(differences: Sequence[Difference]) -> list[Difference]:
+    """The differences of settings that are alike, such as the sizes of one selector, with one spread over seeds.
+
+    With three seeds, each spread has two degrees of freedom, and Student's distribution with two has tails in which
+    intervals that are to hold for dozens of comparisons at once lose all meaning. Analysis of variance pools what it
+    compares; where the spreads differ, the quieter settings get wider intervals than they need, the others narrower.
+    """
+    known = [each for each in differences if each.excess is not None]
+    freedom = sum(each.freedom for each in known)
+    if not freedom:
+        return list(differences)
+    excess = sum(each.freedom * each.excess for each in known if each.excess is not None) / freedom
+    return [
+        each if each.excess is None else replace(each, excess=excess, freedom=freedom) for each in differences
+    ]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -135,7 +156,7 @@ def _normal(tail: float) -> float:
     return -NormalDist().inv_cdf(tail)
 
 
-def _student(tail: float, seeds: int) -> float:
+def _student(tail: float, freedom: int) -> float:
     from scipy.stats import t
 
-    return float(t.isf(tail, seeds - 1)) if seeds >= FEWEST_SEEDS else 0.0
+    return float(t.isf(tail, freedom))

@@ -1,14 +1,14 @@
 """What test says of the settings of a comparison: paired differences, corrected for their number."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ctr.evaluation.influence import Influence
 from ctr.evaluation.margins import Decision, decide, seeds_known
-from ctr.evaluation.paired_seeds import Difference, holm, paired_difference
+from ctr.evaluation.paired_seeds import Difference, holm, paired_difference, pooled
 from ctr.jobs.entries import Entry, Rows, Setting, keep_all_of
 
 _NEAR = 1.1  # an alternative may take so many times the bytes of the tables that it stands beside
@@ -20,6 +20,7 @@ class Compared:
 
     against: why it is taken: `keep_all`, `frequency` (at equal size) or `alternative` (the best on valid of those that
     take no more bytes).
+    pooled: the difference of AUC with the spread over seeds of all sizes of the selector, or of all alternatives.
     """
 
     setting: Setting
@@ -27,6 +28,7 @@ class Compared:
     against: str
     auc: Difference
     logloss: Difference
+    pooled: Difference
 
 
 class Differences:
@@ -42,8 +44,8 @@ class Differences:
         self._groups, self._rows, self._margin = groups, rows, margin
         self._aucs: dict[tuple[Setting, int], Influence] = {}
         self._losses: dict[tuple[Setting, int], Influence] = {}
-        self.all = [self._compared(*each) for each in self._pairs()]
-        self._corrected = holm([each.auc.p_value for each in self.all])
+        self.all = self._pooled([self._compared(*each) for each in self._pairs()])
+        self._corrected = holm([each.pooled.p_value for each in self.all])
 
     @property
     def level(self) -> float:
@@ -56,13 +58,13 @@ class Differences:
 
     def decision(self, compared: Compared, *, corrected: bool) -> Decision:
         """What an interval says about the margin."""
-        level = self.level if corrected else 0.95
-        return decide(compared.auc, self._margin, len(self._rows), level)
+        found, level = (compared.pooled, self.level) if corrected else (compared.auc, 0.95)
+        return decide(found, self._margin, len(self._rows), level)
 
     def plain(self, compared: Compared) -> dict[str, Any]:
         """As JSON: 95 % bounds of this difference alone, and those that hold for all at once."""
         number = self.all.index(compared)
-        low, high = compared.auc.interval(self.level)[1:]
+        low, high = compared.pooled.interval(self.level)[1:]
         decision = self.decision(compared, corrected=True)
         return {
             "against": compared.against,
@@ -71,7 +73,7 @@ class Differences:
             "auc_corrected": {"low": low, "high": high},
             "by_seed": list(compared.auc.by_seed),
             "rows_variance": compared.auc.rows_variance,
-            "seeds_variance": compared.auc.seeds_variance,
+            "seeds_variance": compared.auc.seeds_variance if compared.auc.excess is not None else None,
             "p": compared.auc.p_value,
             "p_holm": self._corrected[number],
             "logloss": compared.logloss.interval()._asdict(),
@@ -122,7 +124,21 @@ class Differences:
         new, old = ([self._auc(each, seed) for seed in seeds] for each in (setting, other))
         auc = paired_difference(new, old, self._rows.clusters)
         new, old = ([self._loss(each, seed) for seed in seeds] for each in (setting, other))
-        return Compared(setting, other, against, auc, paired_difference(new, old, self._rows.clusters))
+        return Compared(setting, other, against, auc, paired_difference(new, old, self._rows.clusters), auc)
+
+    def _pooled(self, found: Sequence[Compared]) -> list[Compared]:
+        """With one spread over seeds for the sizes of a selector, and one for all alternatives."""
+        alike: dict[tuple[str, ...], list[int]] = {}
+        for number, each in enumerate(found):
+            own = each.setting.label if each.setting.role == "selector" else each.setting.role
+            alike.setdefault((own, each.setting.backbone, each.setting.embedding, each.against), []).append(
+                number
+            )
+        together = list(found)
+        for numbers in alike.values():
+            for number, auc in zip(numbers, pooled([found[n].auc for n in numbers]), strict=True):
+                together[number] = replace(found[number], pooled=auc)
+        return together
 
     def _scores(self, setting: Setting, seed: int) -> Any:
         return next(entry.test for entry in self._groups[setting] if entry.seed == seed)

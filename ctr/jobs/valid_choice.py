@@ -76,7 +76,7 @@ def paired(first: Sequence[Influence], second: Sequence[Influence], rows: Rows |
 
 def standard_error(difference: Difference) -> float:
     """Of the mean over seeds."""
-    return float(np.sqrt(difference.rows_variance + (difference.seeds_variance or 0.0) / difference.seeds))
+    return float(np.sqrt(difference.rows_variance + difference.seeds_variance / difference.seeds))
 
 
 def _influence(entry: Entry, valid: Rows | None) -> Influence:

@@ -11,8 +11,9 @@ from ctr.report.comparison_curves import curve_plots
 from ctr.report.comparison_plots import differences_plot, importance_plot, stability_plot
 from ctr.report.comparison_tables import (
     areas_table,
-    differences_table,
     fields_by_run_table,
+    keep_all_table,
+    rivals_table,
     settings_table,
     stability_table,
 )
@@ -36,7 +37,8 @@ def write_comparison(document: Mapping[str, Any], folder: Path, feature_set: Pat
         document=document,
         outcome=_outcome(document),
         differences_plot=differences_plot(document),
-        differences=differences_table(document),
+        keep_all=keep_all_table(document),
+        rivals=rivals_table(document),
         curves=curve_plots(document),
         areas=areas_table(document),
         settings=settings_table(document),

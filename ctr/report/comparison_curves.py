@@ -132,7 +132,8 @@ def selector_style(label: str, labels: Sequence[str]) -> dict[str, Any]:
 
 def _ticks(low: float, high: float) -> list[float]:
     """Round numbers within an axis: 1, 2, 5 or, over a wide one, powers of ten."""
-    steps = (1, 2, 5) if high / low < 300 else (1,)
+    ratio = high / low
+    steps = (1, 1.5, 2, 3, 5, 7) if ratio < 5 else (1, 2, 5) if ratio < 300 else (1,)
     ticks = [step * 10.0**power for power in range(13) for step in steps]
     inside = [tick for tick in ticks if low / 1.1 <= tick <= high * 1.1]
     return inside or [low]

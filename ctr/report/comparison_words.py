@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ctr.report.units import count, decimal, share, size
+from ctr.report.units import count, decimal, size
 
 
 def setting_words(setting: Mapping[str, Any], *, where: bool = False) -> str:
-    """`optfs at 20 %`; with `where` also the backbone and the embedding."""
-    name = setting["label"] if setting["size"] is None else f"{setting['label']} at {share(setting['size'])}"
+    """`optfs at 20 %` of the values; with `where` also the backbone and the embedding."""
+    name = (
+        setting["label"] if setting["size"] is None else f"{setting['label']} at {100 * setting['size']:g} %"
+    )
     return f"{name}, {setting['backbone']}, {setting['embedding']}" if where else str(name)
 
 
@@ -84,8 +86,8 @@ def rival_words(rival: Mapping[str, Any], margin: float) -> str:
 
 def _opening(document: Mapping[str, Any], chosen: Mapping[str, Any]) -> str:
     several = len({(each["backbone"], each["embedding"]) for each in document["settings"]}) > 1
-    why = "within the budget" if document["budget"] else "chosen on valid"
-    return f"{setting_words(chosen, where=several)} ({why})"
+    why = "Best on valid within the budget" if document["budget"] else "Chosen on valid"
+    return f"{why}, {setting_words(chosen, where=several)}"
 
 
 def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

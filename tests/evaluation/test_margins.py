@@ -11,7 +11,7 @@ SE = 0.001 / 1.959963984540054  # rows alone: a half-width of 0.001
 
 
 def difference(value, *, width=1.0, seeds=None):
-    return Difference(value, (value,) * 3, (width * SE) ** 2, seeds if seeds is not None else 0.0)
+    return Difference(value, (value,) * 3, (width * SE) ** 2, seeds, 2)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_where_seeds_differ_by_more_than_the_margin_no_number_of_rows_helps():
 
 
 def test_two_seeds_say_nothing_about_others():
-    assert not seeds_known(Difference(0.0, (0.0, 0.0), 1e-6, None))
+    assert not seeds_known(Difference(0.0, (0.0, 0.0), 1e-6))
     assert seeds_known(difference(0.0))
 
 

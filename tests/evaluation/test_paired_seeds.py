@@ -6,7 +6,7 @@ from scipy.stats import ttest_1samp
 
 from ctr.evaluation import auc_difference
 from ctr.evaluation.influence import Influence, auc_influence
-from ctr.evaluation.paired_seeds import Difference, holm, paired_difference
+from ctr.evaluation.paired_seeds import Difference, holm, paired_difference, pooled
 
 
 def influences(labels, scores):
@@ -80,7 +80,7 @@ def test_two_copies_of_one_model_differ_by_exactly_zero():
 def test_with_one_seed_it_is_delongs_interval_of_this_model():
     labels, first, second = drawn(np.random.default_rng(2), 300, 1)
     found = paired_difference(influences(labels, second), influences(labels, first))
-    assert found.seeds_variance is None
+    assert found.excess is None
     assert found.interval() == pytest.approx(auc_difference(labels, first[0], second[0]), abs=1e-12)
 
 
@@ -110,9 +110,31 @@ def test_the_p_value_is_the_level_at_which_the_interval_touches_zero():
 
 
 def test_a_higher_level_gives_a_wider_interval():
-    found = Difference(0.0, (0.1, -0.1, 0.0), 1e-4, 1e-4)
+    found = Difference(0.0, (0.1, -0.1, 0.0), 1e-4, 1e-4, 2)
     widths = [found.half_width(level) for level in (0.5, 0.9, 0.95, 0.999)]
     assert widths == sorted(widths)
+
+
+def test_pooled_spreads_are_their_mean_with_all_their_degrees_of_freedom():
+    one = Difference(0.1, (0.1, 0.2, 0.0), 1e-6, 4e-4, 2)
+    other = Difference(0.2, (0.1, 0.2, 0.3), 1e-6, -1e-4, 2)
+    alone = Difference(0.3, (0.3,), 1e-6)
+    found = pooled([one, other, alone])
+    assert [each.excess for each in found] == [pytest.approx(1.5e-4), pytest.approx(1.5e-4), None]
+    assert [each.freedom for each in found] == [4, 4, 0]
+    assert [each.value for each in found] == [0.1, 0.2, 0.3]
+    assert found[2] == alone
+    assert pooled([alone]) == [alone]
+
+
+def test_all_corrected_intervals_of_equal_spreads_hold_at_once():
+    random, settings, seeds, held = np.random.default_rng(5), 6, 3, 0
+    for _ in range(400):
+        drawn = random.normal(size=(settings, seeds))
+        found = pooled([Difference(d.mean(), tuple(d), 0.0, float(d.var(ddof=1)), seeds - 1) for d in drawn])
+        intervals = [each.interval(1.0 - 0.05 / settings) for each in found]
+        held += all(low <= 0.0 <= high for _, low, high in intervals)
+    assert 0.92 < held / 400 < 0.98
 
 
 def test_holms_correction_by_hand():
