@@ -52,6 +52,36 @@ def train(
 
 
 @app.command()
+def compare(
+    what: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CONFIG | RUN...", help="A comparison (TOML), or finished runs: folders, MLflow run ids."
+        ),
+    ],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder to write the comparison to.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="section.key=value", help="Change one key of CONFIG; repeatable."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Judge again; cells that are done stay.")] = False,
+) -> None:
+    """Compare feature sets: selectors, sizes and cheap alternatives, judged on test once, all together."""
+    from ctr.jobs.compare import compare_what, load_document
+
+    changes = [word for change in set_ or [] for word in ("--set", change)]
+    place = ["--out", str(out)] if out else []
+    command = shlex.join(["ctr", "compare", *what, *place, *changes])
+    try:
+        folder = compare_what(what, out, set_ or [], force=force, command=command)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command goes on where it was", err=True)
+        raise typer.Exit(130) from None
+    typer.echo(load_document(folder)["verdict"])
+    typer.echo(f"comparison: {folder / 'comparison.html'}")
+
+
+@app.command()
 def score(
     bundle: Annotated[Path, typer.Argument(help="Folder of an exported bundle.")],
     file: Annotated[str, typer.Argument(help="Raw rows: path, glob or URL.")],

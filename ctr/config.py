@@ -40,7 +40,9 @@ def _bytes(value: int | str | None) -> int | None:
     return value
 
 
-_OF_PAIRS = (
+Budget = Annotated[int | str | None, AfterValidator(_bytes)]  # checked, a number or None
+
+OF_PAIRS = (
     "choice",
     "search_rows",
     "pairs",
@@ -237,7 +239,7 @@ class SelectorConfig(Strict):
         if self.kind == "optinter" and self.ratio is not None:
             raise ValueError('kind = "optinter" keeps all features; use kind = "optfs+optinter" with ratio')
         if not self.selects_pairs:
-            for name in _OF_PAIRS:
+            for name in OF_PAIRS:
                 if getattr(self, name) != SelectorConfig.model_fields[name].default:
                     raise ValueError(
                         f'{name} applies to kind = "optinter" and "optfs+optinter", found kind = "{self.kind}"'
@@ -401,9 +403,7 @@ class Config(Strict):
     @field_validator("name")
     @classmethod
     def _path_safe(cls, value: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
-            raise ValueError(f'expected letters, digits, ".", "_" or "-", found "{value}"')
-        return value
+        return path_safe(value)
 
     def digest(self, data_digest: str) -> str:
         """12 characters that change with anything that can change a result: config and data, not where it is put."""
@@ -412,6 +412,17 @@ class Config(Strict):
         content["training"].pop("device")
         text = json.dumps(_plain(content), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def path_safe(name: str) -> str:
+    """A name that can be that of a folder.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise ValueError(f'expected letters, digits, ".", "_" or "-", found "{name}"')
+    return name
 
 
 def _plain(value: Any) -> Any:
@@ -433,11 +444,16 @@ def load_config(path: str | Path, changes: Sequence[str] = ()) -> Config:
     """
     values = load_toml(Path(path), "config")
     for change in changes:
-        _apply(values, change)
+        apply_change(values, change)
     return check(values, Config, f'config "{path}"')
 
 
-def _apply(values: dict[str, Any], change: str) -> None:
+def apply_change(values: dict[str, Any], change: str) -> None:
+    """Apply `section.key=value` to nested values, in place.
+
+    Raises:
+        ConfigError: it is not written so, or a section is a value.
+    """
     name, equals, text = change.partition("=")
     keys = name.strip().split(".")
     if not equals or not all(keys):

@@ -18,12 +18,13 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """A table with a caption; the first column names the row, all others are numbers."""
+    """A table with a caption; the first column names the row, all others but those of `words` are numbers."""
 
     id: str
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
+    words: Sequence[str] = ()
 
 
 def curve_table(report: Report) -> Table | None:

@@ -1,0 +1,57 @@
+"""How alike the choices of several runs are."""
+
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+
+from ctr.evaluation.intervals import Z95, Interval
+
+Choices = npt.NDArray[np.bool_]
+
+
+def nogueira(choices: Choices) -> Interval | None:
+    """How stable choices (M runs, d things) are, corrected for chance: 1 where all are equal, about 0 where drawn.
+
+    With its 95 % interval, which holds for many runs; with three it is a rough guide. None where stability means
+    nothing: fewer than two runs, or all runs choose everything, or nothing.
+
+    Source: Nogueira, Sechidis and Brown, "On the Stability of Feature Selection Algorithms", JMLR 18 (2018),
+    equation 5 (the measure) and theorem 7 (its variance).
+    """
+    runs, things = choices.shape
+    chosen = choices.astype(np.float64)
+    sizes, shares = chosen.sum(1), chosen.mean(0)
+    mean = float(sizes.mean()) / things
+    if runs < 2 or mean in (0.0, 1.0):
+        return None
+    chance = mean * (1.0 - mean)
+    value = 1.0 - runs / (runs - 1.0) * float((shares * (1.0 - shares)).mean()) / chance
+    each = (
+        chosen @ shares / things
+        - sizes * mean / things
+        + value / 2.0 * (2.0 * mean * sizes / things - sizes / things - mean + 1.0)
+    ) / chance
+    half = Z95 * float(np.sqrt(4.0 / runs**2 * np.square(each - each.mean()).sum()))
+    return Interval(value, value - half, min(1.0, value + half))
+
+
+def jaccard(choices: Choices) -> float | None:
+    """Things that both of two runs choose over things that either does, as a mean over pairs of runs.
+
+    None with fewer than two runs. Two runs that choose nothing are alike.
+    """
+    pairs = list(combinations(choices, 2))
+    if not pairs:
+        return None
+    alike = []
+    for one, other in pairs:
+        either = int((one | other).sum())
+        alike.append(int((one & other).sum()) / either if either else 1.0)
+    return float(np.mean(alike))
+
+
+def coin_flips(choices: Choices) -> npt.NDArray[np.int64]:
+    """The things that about half of the runs (a third to two thirds) choose, by number."""
+    share = choices.mean(0)
+    return np.flatnonzero((share >= 1.0 / 3.0 - 1e-9) & (share <= 2.0 / 3.0 + 1e-9))

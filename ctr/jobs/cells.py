@@ -1,0 +1,183 @@
+"""The cells of a comparison: ordinary run configurations that differ in what is compared, and in nothing else.
+
+A cell is trained without a look at test (`ctr.jobs.sealed_cell`). Each is named by the digest of its configuration and
+data, so that comparisons that share cells train them once.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from ctr.config import OF_PAIRS, Config, SelectorConfig
+from ctr.dataset.store import Dataset
+from ctr.errors import ConfigError
+from ctr.jobs.comparison_config import UNSIZED, Alternative, Comparison
+from ctr.jobs.networks import Networks
+from ctr.settings import check
+
+Role = Literal["keep_all", "selector", "alternative"]
+Where = tuple[str, str]  # backbone and embedding
+_FLOAT32 = 4  # bytes
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Some trainings of one configuration: keep-all, a selector at all sizes, or an alternative.
+
+    label: who chose, or which alternative. embedding: of the keep-all that it is compared with.
+    sizes: shares of the values; (None,) where sizes do not apply.
+    """
+
+    role: Role
+    label: str
+    embedding: str
+    config: Config
+    sizes: tuple[float | None, ...]
+
+    def folder(self, data_digest: str) -> Path:
+        """Where it is trained and kept."""
+        name = f"{self.config.name}-{self.config.digest(data_digest)}"
+        return Path(self.config.output.folder) / "cells" / name
+
+
+class Grid:
+    """The cells of a comparison on a dataset.
+
+    Args:
+        comparison: what is compared.
+        dataset: on which.
+        device: where cells will be trained.
+    """
+
+    def __init__(self, comparison: Comparison, dataset: Dataset, device: torch.device) -> None:
+        self._comparison, self._dataset, self._device = comparison, dataset, device
+        self.left_out: list[str] = []  # alternatives that do not exist here, each with the reason
+
+    def cells(self) -> list[Cell]:
+        """Keep-all first, then selectors, then alternatives.
+
+        Raises:
+            ConfigError: a combination of the grid breaks the rules of a run, or does not fit the log or the machine.
+        """
+        found = [cell for pair in kinds(self._comparison) for cell in self._of(*pair)]
+        order: list[Role] = ["keep_all", "selector", "alternative"]
+        return sorted(found, key=lambda cell: order.index(cell.role))
+
+    def _of(self, backbone: str, embedding: str) -> Iterator[Cell]:
+        grid, where = self._comparison.grid, (backbone, embedding)
+        for seed in grid.seeds:
+            yield self._cell("keep_all", "keep all", (None,), where, seed, {"kind": "none"})
+            for selector in grid.selectors:
+                sizes: tuple[float | None, ...] = (None,) if selector in UNSIZED else tuple(grid.sizes)
+                asked = {} if selector in UNSIZED else {"ratio": list(grid.sizes)}
+                yield self._cell("selector", selector, sizes, where, seed, {"kind": selector, **asked})
+            for alternative in self._comparison.compare.alternatives:
+                yield from self._alternative(alternative, where, seed)
+
+    def _alternative(self, kind: Alternative, where: Where, seed: int) -> Iterator[Cell]:
+        """Those of one kind that exist here."""
+        builders = {"dim": self._dim, "min_count": self._min_count, "unified": self._unified}
+        try:
+            yield from builders[kind](where, seed)
+        except ConfigError as error:
+            self._leave_out(str(error))
+
+    def _dim(self, where: Where, seed: int) -> Iterator[Cell]:
+        """Keep-all with a narrower row for each feature."""
+        dim = self._comparison.base.embedding.dim
+        for narrow in sorted({dim // 2, dim // 4} - {0, dim}, reverse=True):
+            yield self._cell(
+                "alternative",
+                f"width {narrow}",
+                (None,),
+                where,
+                seed,
+                {"kind": "none"},
+                {"dim": narrow},
+            )
+
+    def _min_count(self, where: Where, seed: int) -> Iterator[Cell]:
+        """What a higher min_count leaves: values below it read their field's unknown, which is trained on them."""
+        sizes = tuple(self._comparison.grid.sizes)
+        asked = {"kind": "frequency", "ratio": list(sizes), "dropped_reads": "unknown"}
+        yield self._cell("alternative", "min count", sizes, where, seed, asked)
+
+    def _unified(self, where: Where, seed: int) -> Iterator[Cell]:
+        """Keep-all in one hashed table of as many bytes as a table over the share that is kept."""
+        if where[1] != "table":
+            self._leave_out(f'unified: the table is "{where[1]}" already')
+            return
+        keep_all = self._cell("keep_all", "keep all", (None,), where, seed, {"kind": "none"})
+        architecture = Networks(keep_all.config, self._dataset, self._device).architecture
+        whole = (architecture.rows - 1) * (architecture.width + architecture.linear) * _FLOAT32
+        for size in self._comparison.grid.sizes:
+            embedding = {"kind": "unified", "bytes": max(1, round(size * whole))}
+            yield self._cell("alternative", "unified", (size,), where, seed, {"kind": "none"}, embedding)
+
+    def _leave_out(self, reason: str) -> None:
+        if reason not in self.left_out:
+            self.left_out.append(reason)
+
+    def _cell(
+        self,
+        role: Role,
+        label: str,
+        sizes: tuple[float | None, ...],
+        where: Where,
+        seed: int,
+        selector: dict[str, Any],
+        embedding: dict[str, Any] | None = None,
+    ) -> Cell:
+        backbone, table = where
+        name = label.replace(" ", "-").replace("+", "-")
+        changes = {"selector": selector, "embedding": {"kind": table, **(embedding or {})}}
+        try:
+            base = self._comparison.base
+            config = cell_config(base, f"{base.name}-{name}", backbone, seed, changes)
+            if seed == self._comparison.grid.seeds[0]:
+                Networks(config, self._dataset, self._device)  # refuses what does not fit
+        except ConfigError as error:
+            place = f'grid: "{label}" with backbone "{backbone}" and embedding "{table}"'
+            raise ConfigError(f"{place}: {error}") from None
+        return Cell(role, label, table, config, sizes)
+
+
+def kinds(comparison: Comparison) -> list[tuple[str, str]]:
+    """Every backbone with every embedding."""
+    backbones = comparison.grid.backbones or [comparison.base.backbone.kind]
+    embeddings = comparison.grid.embeddings or [comparison.base.embedding.kind]
+    return [(backbone, embedding) for backbone in backbones for embedding in embeddings]
+
+
+def cell_config(
+    base: Config, name: str, backbone: str, seed: int, changes: dict[str, dict[str, Any]]
+) -> Config:
+    """The base with another backbone, seed, selector and embedding; everything else is the same budget.
+
+    Raises:
+        ConfigError: the result breaks the rules of a run.
+    """
+    content = base.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    content |= {"name": name, "seed": seed, "export": {}, "tracking": {"uri": "off"}}
+    content["backbone"] = {**content.get("backbone", {}), "kind": backbone}
+    if backbone != base.backbone.kind:
+        # What only the base's own backbone has.
+        for key in ("layers", "rank", "subnet_units", "first_order"):
+            content["backbone"].pop(key, None)
+    content["embedding"] = {**content.get("embedding", {}), **changes["embedding"]}
+    if content["embedding"]["kind"] != base.embedding.kind:
+        kept = ("kind", "dim", *changes["embedding"])
+        content["embedding"] = {key: value for key, value in content["embedding"].items() if key in kept}
+    selector = changes["selector"]
+    own = {
+        key: value for key, value in content.get("selector", {}).items() if key not in ("ratio", "penalty")
+    }
+    if not SelectorConfig.model_construct(kind=selector["kind"]).selects_pairs:
+        own = {key: value for key, value in own.items() if key not in OF_PAIRS}
+    content["selector"] = {**own, "referees": [], "compare_dropped_reads": False, **selector}
+    training = content.get("training", {})
+    content["training"] = {**training, "threads": training.get("threads") or 1}
+    return check(content, Config, "run")

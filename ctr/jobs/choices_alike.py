@@ -1,0 +1,94 @@
+"""How alike feature sets are over seeds and backbones, and how much importances vary among runs of equal quality."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from ctr.dataset.feature_set import FeatureSet
+from ctr.evaluation.stability import Choices, coin_flips, jaccard, nogueira
+from ctr.jobs.entries import Entry, Setting
+
+_NAMED = 20  # features that are told by name
+
+
+def stability(groups: Mapping[Setting, Sequence[Entry]]) -> list[dict[str, Any]]:
+    """Per selector and size: over the seeds of each backbone and embedding, and over all of these where there are more.
+
+    Of features, fields (chosen where any value is) and, where pairs were chosen, pairs that are modelled.
+    """
+    found, together = [], dict[tuple[str, float | None], list[Entry]]()
+    for setting, entries in groups.items():
+        if setting.role != "selector" or any(entry.feature_set is None for entry in entries):
+            continue
+        together.setdefault((setting.label, setting.size), []).extend(entries)
+        found.append({**setting._asdict(), **_alike(entries)})
+    for (label, size), entries in together.items():
+        if len({entry.setting for entry in entries}) > 1:
+            both = {"backbone": "all", "embedding": "all"}
+            found.append({"role": "selector", "label": label, "size": size, **both, **_alike(entries)})
+    return found
+
+
+def _alike(entries: Sequence[Entry]) -> dict[str, Any]:
+    sets = [FeatureSet.load(entry.feature_set) for entry in entries if entry.feature_set is not None]
+    features = sets[0].features
+    values = (features["role"] == "value").to_numpy()
+    chosen = np.stack([each.kept[values] for each in sets])
+    fields = np.stack([[kept > 0 for kept in entry.facts["fields"].values()] for entry in entries])
+    flips = coin_flips(chosen) if len(sets) > 1 else np.zeros(0, np.int64)
+    named = features.filter(pl.Series(values))[flips].sort(
+        "count", "field", "id", descending=[True, False, False]
+    )
+    return {
+        "runs": len(sets),
+        "features": _indices(chosen),
+        "fields": _indices(fields),
+        "pairs": _pairs(sets),
+        "coin_flips": len(flips),
+        "coin_flips_named": named.select("field", "value", "count").head(_NAMED).to_dicts(),
+        "fields_by_run": {
+            name: int(n) for name, n in zip(entries[0].facts["fields"], fields.sum(0), strict=True)
+        },
+    }
+
+
+def _indices(choices: Choices) -> dict[str, Any]:
+    found = nogueira(choices)
+    return {"nogueira": None if found is None else found._asdict(), "jaccard": jaccard(choices)}
+
+
+def _pairs(sets: Sequence[FeatureSet]) -> dict[str, Any] | None:
+    if any(each.interactions is None for each in sets):
+        return None
+    every = sorted(
+        {(a, b) for each in sets for method in ("memorize", "factorize") for a, b in each.pairs(method)}
+    )
+    if not every:
+        return None
+    modelled = [{*each.pairs("memorize"), *each.pairs("factorize")} for each in sets]
+    return _indices(np.array([[pair in own for pair in every] for own in modelled]))
+
+
+def equal_runs(entries: Sequence[Entry], margin: float) -> dict[str, Any]:
+    """The runs of practically equal AUC on valid (a Rashomon set), and how important each field is to each of them.
+
+    Equal: within the margin of the best run, or within what the seeds of its setting differ by, where that is more.
+    Breiman, "Statistical Modeling: The Two Cultures", 2001; Fisher, Rudin and Dominici, JMLR 20 (2019).
+    """
+    aucs = {id(entry): entry.facts["valid"]["auc"] for entry in entries}
+    best = max(entries, key=lambda entry: aucs[id(entry)])
+    alike = [aucs[id(entry)] for entry in entries if entry.setting == best.setting]
+    reach = max(margin, max(alike) - min(alike))
+    near = [entry for entry in entries if aucs[id(entry)] >= aucs[id(best)] - reach]
+    known = [entry for entry in near if entry.facts.get("importance")]
+    names = list(known[0].facts["importance"]) if known else []
+    return {
+        "within": reach,
+        "runs": [
+            {**entry.setting._asdict(), "seed": entry.seed, "valid_auc": aucs[id(entry)]} for entry in near
+        ],
+        "importance": {name: [entry.facts["importance"].get(name) for entry in known] for name in names},
+        "importance_of": [f"{entry.setting.label} {entry.seed}" for entry in known],
+    }

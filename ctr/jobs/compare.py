@@ -1,0 +1,284 @@
+"""A comparison of selectors, sizes and cheap alternatives: trained on train, chosen on valid, judged on test once.
+
+    ingest -> smallest margin that can be proven -> cells -> choice on valid -> all of them on test -> page
+
+Everything is kept: cells in `<output.folder>/cells`, where other comparisons find them, scores of test rows in the
+comparison's folder. What is there is not done again.
+"""
+
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from rich.console import Console
+
+from ctr.config import Config
+from ctr.dataset.ingest import planned
+from ctr.dataset.schema import load_schema
+from ctr.dataset.store import Dataset
+from ctr.errors import ConfigError, CtrError
+from ctr.evaluation.margins import ASSUMED_AUC, ASSUMED_CORRELATION, provable_margin
+from ctr.jobs.cell_pool import processes, train_cells
+from ctr.jobs.cells import Cell, Grid
+from ctr.jobs.cluster_keys import cluster_numbers
+from ctr.jobs.comparison_config import Comparison, load_comparison
+from ctr.jobs.comparison_document import build_document, points_table
+from ctr.jobs.entries import Entry, Rows, Setting, by_setting, entries_of, judged
+from ctr.jobs.limits import require_batch
+from ctr.jobs.lock import RunLock
+from ctr.jobs.scored import weights_of
+from ctr.jobs.sealed_cell import trained
+from ctr.jobs.valid_choice import Choice, choose
+from ctr.jobs.verdict import score
+from ctr.report.comparison import write_comparison
+from ctr.report.comparison_words import verdict_words
+from ctr.settings import load_toml
+from ctr.training.machine import pick_device, pick_threads
+
+DOCUMENT = "comparison.json"
+
+
+def compare(
+    comparison: Comparison,
+    *,
+    out: Path | None = None,
+    force: bool = False,
+    command: str = "",
+    ship: str = "",
+    console: Console | None = None,
+) -> Path:
+    """Train what a comparison asks for, and judge it.
+
+    Args:
+        out: folder of the result; by default one in the output folder, named after what is compared.
+        force: judge again what is finished. Cells that are done stay.
+        command: what the page says repeats it. ship: what trains the base as a run of its own, so far.
+        console: where progress goes; by default standard error.
+
+    Returns:
+        The folder of the result.
+
+    Raises:
+        CtrError: with the exit code of the command line.
+    """
+    console = console or Console(stderr=True)
+    base = comparison.base
+    schema = load_schema(base.data.schema_file)
+    device = pick_device(base.training.device)
+    pick_threads(base.training.threads)
+    with planned(
+        schema, base.data.input, Path(base.data.folder), encoding=base.data.encoding, as_of=base.data.as_of
+    ) as plan:
+        dataset = Dataset(plan.build())
+    require_batch(base, dataset)
+    grid = Grid(comparison, dataset, device)
+    cells = grid.cells()
+    digest = comparison.digest([cell.config.digest(dataset.digest) for cell in cells])
+    folder = out or Path(base.output.folder) / f"{comparison.name}-comparison-{digest}"
+    if not force and _digest_of(folder) == digest:
+        _say(console, f"already done: {folder} (--force judges it again)")
+        return folder
+    _say(console, _foreseen(dataset, comparison.compare.max_auc_loss))
+    for reason in grid.left_out:
+        _say(console, f"left out: {reason}")
+    with RunLock(folder) as lock:
+        jobs = processes(comparison.compare.jobs, device.type, base.training.threads or 1)
+        train_cells(cells, dataset.folder, dataset.digest, jobs, console)
+        lock.check()
+        valid = dataset.part("valid")
+        entries = entries_of(cells, dataset.digest)
+        choice = choose(by_setting(entries), Rows(valid.labels, weights_of(valid)), comparison.compare.budget)
+        _write(folder / "choice.json", _json({"digest": digest, **choice.plain()}))
+        scores = _scores(folder, digest, cells, entries, dataset, force=force)
+        lock.check()
+        rows = _rows(scores, dataset, base, comparison.compare.cluster)
+        entries = [
+            judged(entry, scores[f"model_{number}"].to_numpy(), rows) for number, entry in enumerate(entries)
+        ]
+        facts = _facts(comparison, dataset, digest, command, grid.left_out)
+        facts["ship"] = _shipped(ship, choice.chosen) if ship and choice.chosen else None
+        finish(
+            folder, entries, rows, choice, comparison.compare.max_auc_loss, comparison.compare.budget, facts
+        )
+    return folder
+
+
+def compare_what(
+    what: Sequence[str],
+    out: Path | None,
+    changes: Sequence[str] = (),
+    *,
+    force: bool = False,
+    command: str = "",
+    console: Console | None = None,
+) -> Path:
+    """What `ctr compare` does: a comparison that a file describes, or finished runs; as `compare`.
+
+    Raises:
+        ConfigError: it is neither, or both.
+    """
+    path = Path(what[0])
+    if len(what) == 1 and path.suffix == ".toml":
+        comparison = load_comparison(path, changes)
+        base = load_toml(path, "comparison").get("base")
+        of_base = [word for change in changes if change.startswith("base.") for word in ("--set", change[5:])]
+        ship = shlex.join(["ctr", "train", base, *of_base]) if isinstance(base, str) else ""
+        return compare(comparison, out=out, force=force, command=command, ship=ship, console=console)
+    raise ConfigError("expected one comparison (.toml)")
+
+
+def finish(
+    folder: Path,
+    entries: Sequence[Entry],
+    rows: Rows,
+    choice: Choice,
+    margin: float,
+    budget: dict[str, float],
+    facts: dict[str, Any],
+) -> None:
+    """Write the table, the page and, last, the document of a comparison whose entries are scored."""
+    document = build_document(entries, rows, choice, margin, budget)
+    document = {**facts, **document, "margin": {**document["margin"], **facts.get("margin", {})}}
+    document["verdict"] = verdict_words(document)
+    scratch = folder / ".comparison.parquet"
+    points_table(document, entries).write_parquet(scratch)
+    scratch.replace(folder / "comparison.parquet")
+    chosen = next((entry for entry in entries if entry.setting == choice.chosen), None)
+    write_comparison(document, folder, chosen.feature_set if chosen else None)
+    _write(folder / DOCUMENT, _json(document))
+
+
+def load_document(folder: Path) -> dict[str, Any]:
+    """The `comparison.json` of a finished comparison.
+
+    Raises:
+        CtrError: it is missing or was altered.
+    """
+    try:
+        content = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"expected a table, found {type(content).__name__}")
+    except (OSError, ValueError) as error:
+        raise CtrError(
+            f'"{folder / DOCUMENT}" is missing or was altered ({error}); use --force to judge again'
+        ) from None
+    return content
+
+
+def _digest_of(folder: Path) -> str | None:
+    if not (folder / DOCUMENT).is_file():
+        return None
+    found: str | None = load_document(folder).get("digest")
+    return found
+
+
+def _foreseen(dataset: Dataset, margin: float) -> str:
+    """What can be proven at all, before anything is trained for it."""
+    rows, positives = (dataset.manifest[key]["test"] for key in ("rows", "positives"))
+    smallest = provable_margin(positives, rows - positives)
+    text = (
+        f"{rows:,} test rows, {positives:,} of them positive, can rule out a loss of AUC beyond {smallest:.2g} (two "
+        f"equally good models of AUC {ASSUMED_AUC} whose AUCs correlate by {ASSUMED_CORRELATION}; training seeds come "
+        "on top)"
+    )
+    return text + (
+        f": not the {margin:g} that is asked for"
+        if smallest > margin
+        else f", so the {margin:g} that is asked for"
+    )
+
+
+def _scores(
+    folder: Path,
+    digest: str,
+    cells: Sequence[Cell],
+    entries: Sequence[Entry],
+    dataset: Dataset,
+    *,
+    force: bool,
+) -> pl.DataFrame:
+    """Test rows with the probability of every model; read, and models run, unless that was done before."""
+    path, device = folder / "scores.parquet", pick_device(cells[0].config.training.device)
+    if path.is_file() and not force:
+        kept = pl.read_parquet(path)
+        if kept["digest"][0] == digest:
+            return kept
+    models = [model for cell in cells for model in trained(cell, dataset, device)]
+    scored, test = score(models, dataset, device)
+    columns: dict[str, Any] = {
+        "digest": np.full(len(test), digest),
+        "row": np.asarray(test.rows),
+        "label": test.labels,
+    }
+    weights = weights_of(test)
+    if weights is not None:
+        columns["weight"] = weights
+    for number, each in enumerate(scored):
+        columns[f"model_{number}"] = each.test
+    assert len(scored) == len(entries)
+    found = pl.DataFrame(columns)
+    found.write_parquet(folder / ".scores.parquet")
+    (folder / ".scores.parquet").replace(path)
+    return found
+
+
+def _rows(scores: pl.DataFrame, dataset: Dataset, base: Config, cluster: str | None) -> Rows:
+    weights = scores["weight"].to_numpy() if "weight" in scores.columns else None
+    clusters = None
+    if cluster is not None:
+        clusters = cluster_numbers(dataset.schema, base.data.input, cluster, scores["row"].to_numpy())
+    return Rows(scores["label"].to_numpy(), weights, clusters)
+
+
+def _facts(
+    comparison: Comparison, dataset: Dataset, digest: str, command: str, left_out: Sequence[str]
+) -> dict[str, Any]:
+    rows, positives = dataset.manifest["rows"], dataset.manifest["positives"]["test"]
+    return {
+        "name": comparison.name,
+        "digest": digest,
+        "command": command,
+        "dataset": {
+            "name": dataset.name,
+            "digest": dataset.digest,
+            "rows": {part: rows[part] for part in ("train", "valid", "test")},
+            "fields": len(dataset.fields),
+            "features": dataset.features,
+            "window": dataset.manifest.get("window"),
+        },
+        "grid": comparison.grid.model_dump(mode="json"),
+        "rules": comparison.compare.model_dump(mode="json", exclude={"jobs"}),
+        "cluster": comparison.compare.cluster,
+        "margin": {
+            "foreseen": provable_margin(positives, rows["test"] - positives),
+            "assumed_auc": ASSUMED_AUC,
+            "assumed_correlation": ASSUMED_CORRELATION,
+        },
+        "left_out": list(left_out),
+    }
+
+
+def _shipped(command: str, chosen: Setting) -> str:
+    """The command that trains, evaluates and exports the chosen set as a run of its own."""
+    changes = [f"selector.kind={chosen.label}", f"backbone.kind={chosen.backbone}"]
+    changes += [f"embedding.kind={chosen.embedding}"]
+    changes += [f"selector.ratio={chosen.size:g}"] if chosen.size is not None else []
+    return " ".join([command, *(f"--set {change}" for change in changes)])
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
+def _write(path: Path, text: str) -> None:
+    scratch = path.with_name(f".{path.name}")
+    scratch.write_text(text, encoding="utf-8")
+    scratch.replace(path)
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True)

@@ -1,0 +1,142 @@
+"""What a comparison compares: one TOML file over the configuration of a run.
+
+name = "ml100k"
+base = "pipelines/configs/ml100k.toml"   # or [base] with the sections of a run
+[grid]
+selectors = ["optfs", "frequency"]
+sizes = [0.5, 0.2, 0.1]
+seeds = [0, 1, 2]
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, Field, field_validator
+
+from ctr.config import (
+    BackboneConfig,
+    Budget,
+    Config,
+    Embedding,
+    NotNegative,
+    SelectorConfig,
+    Share,
+    Whole,
+    apply_change,
+    path_safe,
+)
+from ctr.errors import ConfigError, nearest
+from ctr.settings import Strict, check, load_toml
+
+Alternative = Literal["dim", "min_count", "unified"]
+UNSIZED = ("none", "all", "optinter")  # selectors that keep every feature: sizes do not apply
+
+
+def _known(what: str, kinds: Sequence[str]) -> Any:
+    def known(names: list[str]) -> list[str]:
+        for name in names:
+            if name not in kinds:
+                raise ValueError(f'"{name}" is no {what}{nearest(name, kinds)}')
+        return _different(names)
+
+    return AfterValidator(known)
+
+
+def _different(entries: list[Any]) -> list[Any]:
+    for entry in entries:
+        if entries.count(entry) > 1:
+            raise ValueError(f"expected entries that differ, found {json.dumps(entry)} more than once")
+    return entries
+
+
+def _kinds(model: type[Strict]) -> list[str]:
+    return list(get_args(model.model_fields["kind"].annotation))
+
+
+SELECTORS = [kind for kind in _kinds(SelectorConfig) if kind != "none"]
+Names = Annotated[list[str], Field(min_length=1)]
+
+
+class Grid(Strict):
+    """Every combination of these is trained; keep-all beside them, once for each backbone, embedding and seed.
+
+    sizes: shares of the vocabulary values to keep. backbones, embeddings: unset, those of the base.
+    """
+
+    selectors: Annotated[Names, _known("selector", SELECTORS)]
+    sizes: Annotated[list[Share], Field(min_length=1), AfterValidator(_different)] = [0.5, 0.2, 0.1]
+    seeds: Annotated[
+        list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1), AfterValidator(_different)
+    ] = [0, 1, 2]
+    backbones: Annotated[Names, _known("backbone", _kinds(BackboneConfig))] | None = None
+    embeddings: Annotated[Names, _known("embedding", _kinds(Embedding))] | None = None
+
+
+class Rules(Strict):
+    """By which differences are judged, and a set is chosen on valid.
+
+    max_auc_loss: the loss of AUC that may be had. cluster: a column of the log; rows that agree in it (the impressions
+    of a user) are drawn together. alternatives: what costs as many bytes without any selection: `dim`: keep-all at
+    widths of a quarter and a half of the base's; `min_count`: the most frequent values, dropped ones read as unknown;
+    `unified`: keep-all in one hashed table.
+    max_bytes (of the bundle), max_fields, max_cost (the sum of `cost` of fields that keep anything): a budget that the
+    chosen set must fit. jobs: cells trained at a time, each in a process with `training.threads` threads (unset: 1);
+    0 takes one for each core, and one alone on a GPU.
+    """
+
+    max_auc_loss: NotNegative = 0.001
+    cluster: str | None = None
+    alternatives: Annotated[list[Alternative], AfterValidator(_different)] = ["dim", "min_count", "unified"]
+    max_bytes: Budget = None
+    max_fields: Whole | None = None
+    max_cost: NotNegative | None = None
+    jobs: Annotated[int, Field(ge=0)] = 0
+
+    @property
+    def budget(self) -> dict[str, float]:
+        """The limits that are stated, by name."""
+        limits = {"max_bytes": self.max_bytes, "max_fields": self.max_fields, "max_cost": self.max_cost}
+        return {name: float(limit) for name, limit in limits.items() if limit is not None}
+
+
+class Comparison(Strict):
+    """A whole comparison. `base`: the run whose settings all share."""
+
+    name: str
+    base: Config
+    grid: Grid
+    compare: Rules = Rules()
+
+    @field_validator("name")
+    @classmethod
+    def _path_safe(cls, value: str) -> str:
+        return path_safe(value)
+
+    def digest(self, cells: Sequence[str]) -> str:
+        """12 characters that change with the cells and with the rules."""
+        rules = self.compare.model_dump(mode="json", exclude={"jobs"})
+        text = json.dumps([self.name, rules, sorted(cells)], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def load_comparison(path: Path, changes: Sequence[str] = ()) -> Comparison:
+    """Read a comparison, and apply `section.key=value` changes to it (`base.training.epochs=2` to its base).
+
+    Raises:
+        ConfigError: a file is missing, no TOML, or breaks its rules, all of them.
+    """
+    values = load_toml(path, "comparison")
+    base = values.get("base")
+    if isinstance(base, str):
+        values["base"] = load_toml(Path(base), f'comparison "{path}": base')
+    elif base is None and "data" in values:
+        raise ConfigError(
+            f'comparison "{path}": expected base and [grid], found the configuration of a single run; state '
+            f'base = "{path}" and [grid] in a file of its own, or train it with `ctr train {path}`'
+        )
+    for change in changes:
+        apply_change(values, change)
+    return check(values, Comparison, f'comparison "{path}"')

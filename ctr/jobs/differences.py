@@ -1,0 +1,154 @@
+"""What test says of the settings of a comparison: paired differences, corrected for their number."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ctr.evaluation.influence import Influence
+from ctr.evaluation.margins import Decision, decide, seeds_known
+from ctr.evaluation.paired_seeds import Difference, holm, paired_difference, pooled
+from ctr.jobs.entries import Entry, Rows, Setting, keep_all_of
+
+_NEAR = 1.1  # an alternative may take so many times the bytes of the tables that it stands beside
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One difference of test AUC, and of log loss: `setting` minus `other`.
+
+    against: why it is taken: `keep_all`, `frequency` (at equal size) or `alternative` (the best on valid of those that
+    take no more bytes).
+    pooled: the difference of AUC with the spread over seeds of all sizes of the selector, or of all alternatives.
+    """
+
+    setting: Setting
+    other: Setting
+    against: str
+    auc: Difference
+    logloss: Difference
+    pooled: Difference
+
+
+class Differences:
+    """All differences of a comparison.
+
+    Args:
+        groups: entries by setting, scored on test.
+        rows: of test.
+        margin: the loss of AUC that may be had.
+    """
+
+    def __init__(self, groups: Mapping[Setting, Sequence[Entry]], rows: Rows, margin: float) -> None:
+        self._groups, self._rows, self._margin = groups, rows, margin
+        self._aucs: dict[tuple[Setting, int], Influence] = {}
+        self._losses: dict[tuple[Setting, int], Influence] = {}
+        self.all = self._pooled([self._compared(*each) for each in self._pairs()])
+        self._corrected = holm([each.pooled.p_value for each in self.all])
+
+    @property
+    def level(self) -> float:
+        """At which every interval holds at once with 95 % confidence (Bonferroni)."""
+        return 1.0 - 0.05 / max(len(self.all), 1)
+
+    def of(self, setting: Setting, against: str) -> Compared | None:
+        """The difference of a setting that was taken for that reason."""
+        return next((one for one in self.all if one.setting == setting and one.against == against), None)
+
+    def decision(self, compared: Compared, *, corrected: bool) -> Decision:
+        """What an interval says about the margin."""
+        found, level = (compared.pooled, self.level) if corrected else (compared.auc, 0.95)
+        return decide(found, self._margin, len(self._rows), level)
+
+    def plain(self, compared: Compared) -> dict[str, Any]:
+        """As JSON: 95 % bounds of this difference alone, and those that hold for all at once."""
+        number = self.all.index(compared)
+        low, high = compared.pooled.interval(self.level)[1:]
+        decision = self.decision(compared, corrected=True)
+        return {
+            "against": compared.against,
+            "other": compared.other._asdict(),
+            "auc": compared.auc.interval()._asdict(),
+            "auc_corrected": {"low": low, "high": high},
+            "by_seed": list(compared.auc.by_seed),
+            "rows_variance": compared.auc.rows_variance,
+            "seeds_variance": compared.auc.seeds_variance if compared.auc.excess is not None else None,
+            "p": compared.auc.p_value,
+            "p_holm": self._corrected[number],
+            "logloss": compared.logloss.interval()._asdict(),
+            "outcome": decision.outcome,
+            "provable": decision.provable,
+            "more_rows": decision.more_rows,
+            "seeds_known": seeds_known(compared.auc),
+        }
+
+    def _pairs(self) -> list[tuple[Setting, Setting, str]]:
+        found = []
+        for setting in self._groups:
+            if setting.role == "keep_all":
+                continue
+            keep_all = keep_all_of(setting)
+            if keep_all in self._groups:
+                found.append((setting, keep_all, "keep_all"))
+            frequency = setting._replace(role="selector", label="frequency")
+            if frequency in self._groups and frequency != setting and setting.size is not None:
+                found.append((setting, frequency, "frequency"))
+            rival = self._rival(setting) if setting.role == "selector" else None
+            if rival is not None:
+                found.append((setting, rival, "alternative"))
+        return found
+
+    def _rival(self, setting: Setting) -> Setting | None:
+        """The alternative that costs no more bytes and is best on valid."""
+        there = [
+            other
+            for other in self._groups
+            if other.role == "alternative"
+            and keep_all_of(other) == keep_all_of(setting)
+            and self._mean(other, "table_bytes") <= _NEAR * self._mean(setting, "table_bytes")
+        ]
+        return max(
+            there,
+            key=lambda other: np.mean([entry.facts["valid"]["auc"] for entry in self._groups[other]]),
+            default=None,
+        )
+
+    def _mean(self, setting: Setting, key: str) -> float:
+        return float(np.mean([entry.facts[key] for entry in self._groups[setting]]))
+
+    def _compared(self, setting: Setting, other: Setting, against: str) -> Compared:
+        seeds = sorted(
+            {entry.seed for entry in self._groups[setting]} & {entry.seed for entry in self._groups[other]}
+        )
+        new, old = ([self._auc(each, seed) for seed in seeds] for each in (setting, other))
+        auc = paired_difference(new, old, self._rows.clusters)
+        new, old = ([self._loss(each, seed) for seed in seeds] for each in (setting, other))
+        return Compared(setting, other, against, auc, paired_difference(new, old, self._rows.clusters), auc)
+
+    def _pooled(self, found: Sequence[Compared]) -> list[Compared]:
+        """With one spread over seeds for the sizes of a selector, and one for all alternatives."""
+        alike: dict[tuple[str, ...], list[int]] = {}
+        for number, each in enumerate(found):
+            own = each.setting.label if each.setting.role == "selector" else each.setting.role
+            alike.setdefault((own, each.setting.backbone, each.setting.embedding, each.against), []).append(
+                number
+            )
+        together = list(found)
+        for numbers in alike.values():
+            for number, auc in zip(numbers, pooled([found[n].auc for n in numbers]), strict=True):
+                together[number] = replace(found[number], pooled=auc)
+        return together
+
+    def _scores(self, setting: Setting, seed: int) -> Any:
+        return next(entry.test for entry in self._groups[setting] if entry.seed == seed)
+
+    def _auc(self, setting: Setting, seed: int) -> Influence:
+        if (setting, seed) not in self._aucs:
+            self._aucs[setting, seed] = self._rows.auc(self._scores(setting, seed))
+        return self._aucs[setting, seed]
+
+    def _loss(self, setting: Setting, seed: int) -> Influence:
+        if (setting, seed) not in self._losses:
+            self._losses[setting, seed] = self._rows.logloss(self._scores(setting, seed))
+        return self._losses[setting, seed]

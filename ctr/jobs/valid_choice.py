@@ -1,0 +1,99 @@
+"""Which set is chosen, by valid alone: it stands before the test split is read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ctr.evaluation.influence import Influence
+from ctr.evaluation.paired_seeds import Difference, paired_difference
+from ctr.jobs.entries import Entry, Rows, Setting
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What valid says.
+
+    best: the highest mean AUC of keep-all and all sets. best_set: of the sets alone; None where there is none.
+    cheapest: the fewest stored bytes among those within one standard error of the best (Breiman et al.,
+        "Classification and Regression Trees", 1984), paired by row and seed.
+    within: all of those.
+    budget: the best set that fits the stated budget; None where none is stated, or none fits.
+    chosen: the set that the verdict is about: of the budget where one is stated, else the cheapest, else (where only
+        keep-all comes near keep-all) the best set.
+    """
+
+    best: Setting
+    best_set: Setting | None
+    cheapest: Setting
+    within: tuple[Setting, ...]
+    budget: Setting | None
+    chosen: Setting | None
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON."""
+        single = ("best", "best_set", "cheapest", "budget", "chosen")
+        named = {name: getattr(self, name) for name in single}
+        return {
+            **{name: None if setting is None else setting._asdict() for name, setting in named.items()},
+            "within_one_standard_error": [setting._asdict() for setting in self.within],
+        }
+
+
+def choose(
+    groups: Mapping[Setting, Sequence[Entry]], valid: Rows | None, budget: Mapping[str, float]
+) -> Choice:
+    """Choose among keep-all and the sets of selectors; alternatives are no candidates.
+
+    Args:
+        groups: entries by setting, of the same seeds in the same order.
+        valid: the rows that they were scored on; None where only their AUCs are known.
+        budget: limits by name: max_bytes, max_fields, max_cost; each must hold with every seed.
+    """
+    candidates = [setting for setting in groups if setting.role != "alternative"]
+    sets = [setting for setting in candidates if setting.role == "selector"]
+    placed = {setting: [_influence(entry, valid) for entry in groups[setting]] for setting in candidates}
+    means = {setting: float(np.mean([each.value for each in own])) for setting, own in placed.items()}
+    best = max(candidates, key=means.__getitem__)
+    within = []
+    for setting in candidates:
+        difference = paired(placed[best], placed[setting], valid)
+        if setting == best or difference.value <= standard_error(difference):
+            within.append(setting)
+    cheapest = min(within, key=lambda setting: _mean_bytes(groups[setting]))
+    fitting = [setting for setting in sets if budget and all(_fits(e, budget) for e in groups[setting])]
+    best_set = max(sets, key=means.__getitem__, default=None)
+    of_budget = max(fitting, key=means.__getitem__, default=None)
+    chosen = of_budget if budget else cheapest if cheapest.role == "selector" else best_set
+    return Choice(best, best_set, cheapest, tuple(within), of_budget, chosen)
+
+
+def paired(first: Sequence[Influence], second: Sequence[Influence], rows: Rows | None) -> Difference:
+    """`first` minus `second`, over the seeds that both have."""
+    return paired_difference(first, second, None if rows is None else rows.clusters)
+
+
+def standard_error(difference: Difference) -> float:
+    """Of the mean over seeds."""
+    return float(np.sqrt(difference.rows_variance + difference.seeds_variance / difference.seeds))
+
+
+def _influence(entry: Entry, valid: Rows | None) -> Influence:
+    if valid is None or entry.valid is None:
+        return Influence(entry.facts["valid"]["auc"], np.zeros(1))
+    return valid.auc(entry.valid)
+
+
+def _mean_bytes(entries: Sequence[Entry]) -> float:
+    return float(np.mean([entry.stored_bytes for entry in entries]))
+
+
+def _fits(entry: Entry, budget: Mapping[str, float]) -> bool:
+    cost = entry.facts["cost"]
+    used: dict[str, float | None] = {
+        "max_bytes": entry.stored_bytes,
+        "max_fields": entry.fields_kept,
+        "max_cost": None if cost is None else cost["kept"],
+    }
+    return all((number := used[name]) is not None and number <= limit for name, limit in budget.items())

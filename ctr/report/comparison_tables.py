@@ -1,0 +1,210 @@
+"""The tables of a comparison's page."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ctr.report.comparison_words import setting_words
+from ctr.report.tables import Cell, Table
+from ctr.report.units import count, decimal, duration, known, share, signed, size
+
+Document = Mapping[str, Any]
+
+
+def settings_table(document: Document) -> Table:
+    """Every setting with its quality and sizes."""
+    where = _several(document)
+    rows = []
+    for each in document["settings"]:
+        chosen = " (chosen)" if each["chosen"] else ""
+        rows.append(
+            [
+                Cell(setting_words(each, where=where) + chosen),
+                _number(each["kept"], count),
+                _number(each["ratio"], share),
+                _number(
+                    each["fields_kept"], lambda value: f"{value:g}" if value % 1 == 0 else f"{value:.1f}"
+                ),
+                _number(each["parameters"], count),
+                _number(each["table_bytes"], size),
+                _number(each["bundle_bytes"], size),
+                *([_number(each["cost"], lambda value: f"{value:g}")] if _costs(document) else []),
+                _spread(each["valid"]["auc"]),
+                _spread(each["test"]["auc"]),
+                _spread(each["valid"]["logloss"]),
+                _spread(each["test"]["logloss"]),
+                _number(each["seconds"], duration),
+            ]
+        )
+    columns = ["setting", "values kept", "share", "fields", "parameters", "tables", "bundle"]
+    columns += ["cost"] if _costs(document) else []
+    columns += ["valid AUC", "test AUC", "valid log loss", "test log loss", "training"]
+    caption = (
+        f"Means over {_seeds(document)}; in brackets the standard deviation over them. Bundle: all files of the "
+        "exported folder. Training: search and retraining, of one seed."
+    )
+    return Table("settings", caption, columns, rows)
+
+
+def keep_all_table(document: Document) -> Table | None:
+    """Every difference to keep-all: what it says about the margin, and its intervals."""
+    found = [each for each in document["settings"] if "keep_all" in each["differences"]]
+    where = _several(document)
+    rows = []
+    for each in found:
+        difference = each["differences"]["keep_all"]
+        chosen = " (chosen)" if each["chosen"] else ""
+        name = Cell(setting_words(each, where=where) + chosen)
+        rows.append([name, Cell(difference["sentence"]), *_numbers(difference)])
+    together = "clusters of rows" if document["clustered"] else "rows"
+    caption = (
+        f"Test AUC and log loss minus those of keep-all, paired by row and seed. Intervals speak about other "
+        f"{together} from the same source and other training seeds. The sentence of the chosen set is by its own 95 % interval: it "
+        f"was chosen before test was read. All others are by the intervals for {document['comparisons']} at once."
+    )
+    columns = ["setting", "to keep-all, it", *_columns(document)]
+    return Table("keep-all", caption, columns, rows, words=columns[1:2]) if rows else None
+
+
+def rivals_table(document: Document) -> Table | None:
+    """Every difference to the most frequent values, and to the best cheap alternative."""
+    where, rows = _several(document), []
+    for each in document["settings"]:
+        for against, difference in each["differences"].items():
+            if against != "keep_all":
+                name = f"{setting_words(each, where=where)} minus {setting_words(difference['other'])}"
+                rows.append([Cell(name), Cell(_told(difference)), *_numbers(difference)])
+    caption = (
+        "Against the most frequent values, as many of them, and against the best on valid of the cheap alternatives "
+        "whose tables take no more bytes (10 % more at most)."
+    )
+    columns = ["difference", "so", *_columns(document)]
+    return Table("rivals", caption, columns, rows, words=columns[1:2]) if rows else None
+
+
+def _columns(document: Document) -> list[str]:
+    at_once = f"95 % for all {document['comparisons']}"
+    return ["test AUC", "95 %", at_once, "p (Holm)", "test log loss", "log loss, 95 %"]
+
+
+def _numbers(difference: Mapping[str, Any]) -> list[Cell]:
+    wide = difference["auc_corrected"]
+    return [
+        _number(difference["auc"]["value"], signed),
+        Cell(_bounds(difference["auc"]), difference["auc"]["low"]),
+        Cell(_bounds(wide), wide["low"]),
+        _number(difference["p_holm"], _p),
+        _number(difference["logloss"]["value"], signed),
+        Cell(_bounds(difference["logloss"]), difference["logloss"]["low"]),
+    ]
+
+
+def _told(difference: Mapping[str, Any]) -> str:
+    wide = difference["auc_corrected"]
+    return "better" if wide["low"] > 0.0 else "worse" if wide["high"] < 0.0 else "not told apart"
+
+
+def areas_table(document: Document) -> Table | None:
+    """The area under each selector's curve."""
+    several = _several(document)
+    rows = [
+        [
+            Cell(f"{each['label']}, {each['backbone']}, {each['embedding']}" if several else each["label"]),
+            _spread(each["valid"]),
+            _spread(each["test"]),
+        ]
+        for each in document["areas"]
+    ]
+    caption = (
+        "Area under the curve of AUC over the logarithm of the share kept, divided by its width: a mean AUC over "
+        "sizes."
+    )
+    return Table("areas", caption, ["selector", "valid", "test"], rows) if rows else None
+
+
+def stability_table(document: Document) -> Table | None:
+    """How alike the choices of runs are."""
+    rows = []
+    for each in document["stability"]:
+        place = f", {each['backbone']}, {each['embedding']}" if _several(document) else ""
+        index = each["features"]["nogueira"]
+        fields, pairs = each["fields"]["nogueira"], each["pairs"]
+        rows.append(
+            [
+                Cell(setting_words(each) + place),
+                _number(each["runs"], count),
+                Cell(f"{index['value']:.2f} ({index['low']:.2f} to {index['high']:.2f})", index["value"])
+                if index
+                else Cell("-"),
+                _number(each["features"]["jaccard"], lambda value: f"{value:.2f}"),
+                _number(fields and fields["value"], lambda value: f"{value:.2f}"),
+                _number(pairs and pairs["jaccard"], lambda value: f"{value:.2f}"),
+                _number(each["coin_flips"] if each["runs"] > 1 else None, count),
+                Cell(_named(each["coin_flips_named"])),
+            ]
+        )
+    named = "the most frequent of them"
+    columns = ["set", "runs", "features, Nogueira", "features, Jaccard", "fields, Nogueira", "pairs, Jaccard"]
+    columns += ["coin flips", named]
+    caption = (
+        "Which features, fields and pairs are chosen again with another seed. Coin flips: features that a third to two "
+        "thirds of the runs keep. No index where every run chooses all, or none."
+    )
+    return Table("stability", caption, columns, rows, words=[named]) if rows else None
+
+
+def _named(features: Sequence[Mapping[str, Any]], most: int = 4) -> str:
+    return ", ".join(f"{each['field']}={_cut(each['value'])}" for each in features[:most])
+
+
+def _cut(value: str | None, longest: int = 16) -> str:
+    text = "missing" if value is None else str(value)
+    return text if len(text) <= longest else text[: longest - 1] + "\u2026"
+
+
+def fields_by_run_table(document: Document) -> Table | None:
+    """Per field: in how many runs of each selector's sets it keeps any value."""
+    found = [each for each in document["stability"] if each["backbone"] != "all"]
+    if not found:
+        return None
+    names = list(found[0]["fields_by_run"])
+    rows = [
+        [
+            Cell(name),
+            *(Cell(f"{e['fields_by_run'][name]}/{e['runs']}", e["fields_by_run"][name]) for e in found),
+        ]
+        for name in names
+    ]
+    several = _several(document)
+    columns = ["field", *(setting_words(each, where=several) for each in found)]
+    return Table("fields-by-run", "Runs in which a field keeps any value.", columns, rows)
+
+
+def _number(value: float | None, write: Any) -> Cell:
+    return Cell(write(value), value) if value is not None and known(value) else Cell("-")
+
+
+def _spread(metric: Mapping[str, Any]) -> Cell:
+    deviation = metric["deviation"]
+    text = decimal(metric["mean"]) + (f" ({decimal(deviation)})" if deviation is not None else "")
+    return Cell(text, metric["mean"])
+
+
+def _bounds(interval: Mapping[str, float]) -> str:
+    return f"{signed(interval['low'])} to {signed(interval['high'])}"
+
+
+def _p(value: float) -> str:
+    return "< 0.0001" if value < 1e-4 else f"{value:.2g}"
+
+
+def _seeds(document: Document) -> str:
+    seeds = document["seeds"]
+    return "1 seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
+
+
+def _several(document: Document) -> bool:
+    return len({(each["backbone"], each["embedding"]) for each in document["settings"]}) > 1
+
+
+def _costs(document: Document) -> bool:
+    return any(each["cost"] is not None for each in document["settings"])

@@ -1,0 +1,99 @@
+"""What a comparison comes to, in plain words."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ctr.report.units import count, decimal, size
+
+
+def setting_words(setting: Mapping[str, Any], *, where: bool = False) -> str:
+    """`optfs at 20 %` of the values; with `where` also the backbone and the embedding."""
+    name = (
+        setting["label"] if setting["size"] is None else f"{setting['label']} at {100 * setting['size']:g} %"
+    )
+    return f"{name}, {setting['backbone']}, {setting['embedding']}" if where else str(name)
+
+
+def margin_words(difference: Mapping[str, Any], margin: float) -> str:
+    """What an interval says about a margin, for all comparisons at once.
+
+    `no loss beyond 0.001`, `loses 0.0021 (0.0009 to 0.0033)`, `not decided: ...`.
+    """
+    value = difference["auc"]["value"]
+    low, high = (difference["auc_corrected"][bound] for bound in ("low", "high"))
+    return _words(difference, margin, value, low, high)
+
+
+def _words(difference: Mapping[str, Any], margin: float, value: float, low: float, high: float) -> str:
+    outcome = difference["outcome"]
+    if outcome == "gain":
+        text = f"gains {decimal(value)} ({decimal(low)} to {decimal(high)})"
+    elif outcome == "no_loss":
+        text = f"no loss beyond {margin:g}"
+    elif outcome == "loss":
+        text = f"loses {decimal(-value)} ({decimal(-high)} to {decimal(-low)})"
+    else:
+        text = f"not decided: this log can prove no margin under {difference['provable']:.2g}; "
+        text += more_words(difference["more_rows"])
+    return text if difference["seeds_known"] else f"{text} (this model only)"
+
+
+def more_words(rows: int | None) -> str:
+    """How much more would decide."""
+    if rows is None:
+        return "training seeds differ by more than that, so more seeds would, more rows alone would not"
+    if rows == 0:
+        return "rows are enough for a model that loses nothing, and this one may lose that much"
+    return f"about {count(_round(rows))} more rows would"
+
+
+def _round(rows: int) -> float:
+    return float(f"{rows:.2g}")
+
+
+def verdict_words(document: Mapping[str, Any]) -> str:
+    """The sentences that the page opens with."""
+    margin, choice = document["margin"]["max_auc_loss"], document["choice"]
+    chosen = choice["chosen"]
+    if chosen is None:
+        limits = ", ".join(f"{name} = {limit:g}" for name, limit in document["budget"].items())
+        reason = f"No set of the grid fits the budget ({limits})" if limits else "Nothing was selected"
+        return f"{reason}; keep-all has test AUC {decimal(document['keep_all']['test']['auc']['mean'])}."
+    found = next(each for each in document["settings"] if same(each, chosen))
+    keep_all = next(each for each in document["settings"] if same(each, _keep_all(chosen)))
+    primary = found["differences"].get("keep_all")
+    sizes = f"tables go from {size(keep_all['table_bytes'])} to {size(found['table_bytes'])}"
+    words = primary["sentence"] if primary else "there is no keep-all to compare it with"
+    sentences = [f"{_opening(document, chosen)}: {words}; {sizes}."]
+    rival = found["differences"].get("alternative")
+    if rival is not None:
+        sentences.append(rival_words(rival, margin))
+    if choice["cheapest"]["role"] == "keep_all" and not document["budget"]:
+        sentences.append("No set came within one standard error of keep-all on valid.")
+    return " ".join(sentences)
+
+
+def rival_words(rival: Mapping[str, Any], margin: float) -> str:
+    """How the set does against the best alternative of no more bytes."""
+    name, auc = setting_words(rival["other"]), rival["auc"]
+    interval = f"{auc['value']:+.4f}, {auc['low']:+.4f} to {auc['high']:+.4f}"
+    if auc["low"] > 0.0:
+        return f"It is better than every cheap alternative of no more bytes (next: {name}, {interval})."
+    if auc["high"] <= margin:
+        return f"A cheap alternative is as good at no more bytes: {name} (difference {interval})."
+    return f"It cannot be told from a cheap alternative of no more bytes: {name} (difference {interval})."
+
+
+def _opening(document: Mapping[str, Any], chosen: Mapping[str, Any]) -> str:
+    several = len({(each["backbone"], each["embedding"]) for each in document["settings"]}) > 1
+    why = "Best on valid within the budget" if document["budget"] else "Chosen on valid"
+    return f"{why}, {setting_words(chosen, where=several)}"
+
+
+def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether both are the same setting."""
+    return all(one[key] == other[key] for key in ("role", "label", "size", "backbone", "embedding"))
+
+
+def _keep_all(setting: Mapping[str, Any]) -> dict[str, Any]:
+    return {**setting, "role": "keep_all", "label": "keep all", "size": None}
