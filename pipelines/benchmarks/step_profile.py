@@ -20,8 +20,8 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from ctr.dataset.batches import Batches
 from ctr.network.backbones.deepfm import DeepFM
 from ctr.network.network import Network
+from ctr.training.feeding import to_inputs
 from ctr.training.optimizers import Optimizers, dense_parameters, table_parameters
-from ctr.training.predict import to_inputs
 from pipelines.benchmarks.feeding import fed_log, full_batches
 from pipelines.benchmarks.steps import (
     DRAWN,
