@@ -25,6 +25,7 @@ KEYS = {
     "ingest": {
         "ingest_rows_per_second",
         "ingest_over_read",
+        "ingest_cpu_over_read",
         "peak_rss_bytes_ingest",
         "ingest_added_file_over_whole",
         "ingest_nine_known_over_none",
@@ -56,6 +57,7 @@ KEYS = {
     "ingest_50m": {
         "ingest_rows_per_second_50m",
         "ingest_over_read_50m",
+        "ingest_cpu_over_read_50m",
         "peak_rss_bytes_ingest_50m",
         "ingest_features_50m",
         "ingest_distinct_50m",
