@@ -52,6 +52,9 @@ KEYS = {
         "metrics_over_sort",
         "difference_over_sort",
         "peak_rss_bytes_evaluation",
+        "offline_seconds_10m",
+        "offline_histogram_seconds_10m",
+        "peak_rss_bytes_offline",
     },
     "scoring": {"score_rows_per_second_1m", "score_ratio"},
     "ingest_50m": {
