@@ -55,7 +55,7 @@ def content(log: Path, runs: Path, **sections):
     """A comparison as a TOML file would hold it; sections by keyword."""
     found = {
         "name": "tiny",
-        "base": {
+        "run": {
             "name": "tiny",
             "data": {
                 "schema": str(log / "tiny.toml"),
