@@ -87,7 +87,7 @@ class FinishedRuns:
             "groups": None,
             "bundle_bytes": report["bundle"]["bytes"] if nothing_selected else None,
             "seconds": {"train": report["seconds"]["baseline"] or 0.0},
-            **_common(report, "baseline", total),
+            **_weights_and_valid(report, "baseline", total),
         }
         keep_all = Entry(keep_all_of(own), report["seed"], baseline, None, np.zeros(0), None, folder)
         found = [judged(keep_all, scores["baseline"].to_numpy(), rows)]
@@ -101,7 +101,7 @@ class FinishedRuns:
                 "groups": report["feature_set"]["groups"],
                 "bundle_bytes": report["bundle"]["bytes"],
                 "seconds": {stage: report["seconds"][stage] or 0.0 for stage in stages},
-                **_common(report, "selected", total),
+                **_weights_and_valid(report, "selected", total),
             }
             entry = Entry(own, report["seed"], facts, None, np.zeros(0), folder / "feature_set", folder)
             found.append(judged(entry, scores["selected"].to_numpy(), rows))
@@ -145,7 +145,7 @@ class FinishedRuns:
                     )
 
 
-def _common(report: dict[str, Any], model: str, total: int) -> dict[str, Any]:
+def _weights_and_valid(report: dict[str, Any], model: str, total: int) -> dict[str, Any]:
     found = report[model]
     sizes = {key: found[key] for key in ("parameters", "bytes", "table_bytes")}
     return {**sizes, "total": total, "valid": found["valid"], "importance": None}
