@@ -35,6 +35,7 @@ def train(
     from ctr.config import load_config
     from ctr.jobs.train import load_report
     from ctr.jobs.train import train as run_job
+    from ctr.report.looks import looks_sentence
 
     settings = load_config(config, set_ or [])
     changes = [word for change in set_ or [] for word in ("--set", change)]
@@ -43,9 +44,11 @@ def train(
     except KeyboardInterrupt:
         typer.echo("interrupted; the same command goes on from the last checkpoint", err=True)
         raise typer.Exit(130) from None
-    typer.echo(load_report(run)["verdict"])
+    report = load_report(run)
+    typer.echo(report["verdict"])
     typer.echo(f"report: {run / 'report.html'}")
     typer.echo(f"bundle: {run / 'bundle'}")
+    typer.echo(looks_sentence(report))
 
 
 @app.command()
@@ -104,6 +107,72 @@ def score(
 
 
 @app.command()
+def evaluate(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Bundles, runs, or MLflow references such as models:/NAME@champion; the first is the baseline."
+        ),
+    ] = None,
+    data: Annotated[list[str] | None, typer.Option("--data", help="A labelled log; repeatable.")] = None,
+    out: Annotated[str | None, typer.Option("--out", help="Folder to write evaluation.* to.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="TOML with the same keys, and [[guardrail]] bounds.")
+    ] = None,
+    name: Annotated[
+        list[str] | None, typer.Option("--name", help="Of a model, in their order; repeatable.")
+    ] = None,
+    slice_: Annotated[
+        list[str] | None, typer.Option("--slice", help="A field to look at value by value; repeatable.")
+    ] = None,
+    group_by: Annotated[
+        str | None, typer.Option("--group-by", help="The key of gAUC, such as a user.")
+    ] = None,
+    cluster: Annotated[
+        str | None, typer.Option("--cluster", help="The key whose rows are alike: wider, honest intervals.")
+    ] = None,
+    min_auc: Annotated[
+        float | None, typer.Option("--min-auc", help="Exit code 4 where a candidate's AUC is below.")
+    ] = None,
+    max_drop: Annotated[
+        float | None, typer.Option("--max-drop", help="Exit code 4 where a candidate loses more AUC.")
+    ] = None,
+    exact_rows: Annotated[
+        int | None, typer.Option("--exact-rows", help="Rows up to which AUC is exact, not of a histogram.")
+    ] = None,
+    tracking: Annotated[
+        str | None, typer.Option("--tracking", help='MLflow URI, or "none"; by default runs/mlflow.db.')
+    ] = None,
+    experiment: Annotated[str | None, typer.Option("--experiment", help="Of MLflow.")] = None,
+) -> None:
+    """Measure models on a labelled log, each against the first one, and write evaluation.json, .parquet and .html."""
+    from ctr.jobs.evaluate import evaluate as run_job
+    from ctr.jobs.evaluation_settings import evaluation_settings
+
+    given = list(models or [])
+    if config is None and len(given) == 1 and given[0].endswith(".toml"):
+        config, given = Path(given[0]), []
+    options = {
+        "models": given,
+        "data": data,
+        "out": out,
+        "names": name,
+        "slices": slice_,
+        "group_by": group_by,
+        "cluster": cluster,
+        "min_auc": min_auc,
+        "max_drop": max_drop,
+        "exact_rows": exact_rows,
+        "tracking": tracking,
+        "experiment": experiment,
+    }
+    settings = evaluation_settings(config, options)
+    report = run_job(settings, command=shlex.join(["ctr", *sys.argv[1:]]))
+    typer.echo(report["verdict"])
+    typer.echo(f"page: {Path(settings.out) / 'evaluation.html'}")
+
+
+@app.command()
 def show(path: Annotated[Path, typer.Argument(help="A dataset, run, feature set or bundle.")]) -> None:
     """Print what a folder holds."""
     from rich.console import Console
@@ -111,6 +180,36 @@ def show(path: Annotated[Path, typer.Argument(help="A dataset, run, feature set 
     from ctr.report.show import show as render
 
     Console().print(render(path))
+
+
+@app.command()
+def doctor(
+    dataset: Annotated[
+        Path, typer.Argument(help="A dataset's folder, a run's folder or a run configuration.")
+    ],
+    json_: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="End with code 4 where there is an error.")
+    ] = False,
+) -> None:
+    """Warn of what makes a dataset's numbers lie; the labels of test stay sealed."""
+    import json
+    from dataclasses import asdict
+
+    from ctr.errors import ThresholdError
+    from ctr.jobs.doctor import dataset_at, examine
+
+    with dataset_at(dataset) as found:
+        findings = examine(found)
+    if json_:
+        typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2, allow_nan=False))
+    else:
+        for finding in findings:
+            typer.echo(finding.line())
+        typer.echo("the labels of test were not read; this was no look at them")
+    errors = sum(finding.severity == "error" for finding in findings)
+    if strict and errors:
+        raise ThresholdError(f'"{dataset}": {errors} of {len(findings)} findings are errors (--strict)')
 
 
 @app.command()

@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ctr import __version__
-from ctr.errors import CtrError
+from ctr.errors import ConfigError, CtrError
 
 OFF = "off"
 TABLE_ROWS = 2000  # rows of a table in the MLflow page; the whole set is the artifact feature_set/
@@ -87,13 +87,7 @@ class Tracker:
         """
         if uri == OFF:
             return cls(_Connection(OFF, None), "")
-        try:
-            importlib.metadata.version("mlflow")  # an import would find the repository's folder mlflow/
-        except importlib.metadata.PackageNotFoundError:
-            raise CtrError(
-                'tracking needs MLflow, which is not installed: pip install "ctr[train]", '
-                'or set tracking.uri = "off"'
-            ) from None
+        _require_mlflow()
         address = uri if uri is not None else _sqlite_uri(fallback.absolute() / "mlflow.db")
         try:
             location = _prepare(address, fallback)
@@ -236,8 +230,9 @@ class Job(Run):
         self.metrics(flat_metrics(report), step=0)
 
     def files(self, folder: Path) -> None:
-        """Log what the run folder holds of config.toml, report.json, report.html, feature_set/, bundle/."""
-        for name in ("config.toml", "report.json", "report.html"):
+        """Log what the folder holds of config.toml, a report, an evaluation, feature_set/, bundle/."""
+        reports = [f"{name}.{kind}" for name in ("report", "evaluation") for kind in ("json", "html")]
+        for name in ("config.toml", *reports):
             if (folder / name).is_file():
                 self._connection.send(self._upload, folder / name, None)
         for name in ("feature_set", "bundle"):
@@ -484,6 +479,75 @@ def flat_metrics(report: Mapping[str, Any]) -> dict[str, float]:
         for name, value in _leaves(report)
         if isinstance(value, numbers.Real) and not isinstance(value, bool) and name != "seed"
     }
+
+
+def fetch_model(reference: str, uri: str | None, *, fallback: Path, into: Path) -> Path:
+    """Download the files of a registered model version, or the bundle of a run.
+
+    Args:
+        reference: `models:/NAME@ALIAS`, `models:/NAME/VERSION` or `runs:/ID`.
+        uri, fallback: as `Tracker.open` takes them.
+        into: the folder to download to, made where missing.
+
+    Returns:
+        The folder that holds them.
+
+    Raises:
+        ConfigError: no such reference, or the store knows no such model, version, alias or run.
+        CtrError: MLflow is not installed, tracking is off, or the store does not answer.
+    """
+    found = re.fullmatch(
+        r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))|runs:/(?P<run>[^/]+)(?P<path>/.+)?",
+        reference,
+    )
+    if found is None:
+        raise ConfigError(
+            f'model "{reference}": expected "models:/NAME@ALIAS", "models:/NAME/VERSION" or "runs:/ID"'
+        )
+    if uri == OFF:
+        raise ConfigError(f'model "{reference}": is looked up in MLflow, but tracking is off; state its URI')
+    _require_mlflow()
+    database = fallback.absolute() / "mlflow.db"
+    if uri is None and not database.is_file():
+        raise ConfigError(f'model "{reference}": there is no MLflow store "{database}"; state its URI')
+    address = uri if uri is not None else _sqlite_uri(database)
+    try:
+        client = _client(address)
+        from mlflow.artifacts import download_artifacts
+
+        with _short_attempts(retries=1):
+            source = _artifacts_of(client, found.groupdict())
+        into.mkdir(parents=True, exist_ok=True)
+        return Path(
+            download_artifacts(
+                artifact_uri=source, dst_path=str(into), tracking_uri=address, registry_uri=address
+            )
+        )
+    except Exception as error:  # each store has its own exceptions
+        code = getattr(error, "error_code", "")
+        kind = ConfigError if code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE") else CtrError
+        raise kind(f'model "{reference}": MLflow at "{_public(address)}": {_reason(error)}') from None
+
+
+def _artifacts_of(client: Any, parts: Mapping[str, str | None]) -> str:
+    """Where the files of a model version, or of a run's bundle, are kept."""
+    if parts["run"] is not None:
+        root = client.get_run(parts["run"]).info.artifact_uri
+        return f"{root}{parts['path'] or '/bundle'}"
+    version = parts["version"]
+    if parts["alias"] is not None:
+        version = client.get_model_version_by_alias(parts["name"], parts["alias"]).version
+    return str(client.get_model_version_download_uri(parts["name"], version))
+
+
+def _require_mlflow() -> None:
+    try:
+        importlib.metadata.version("mlflow")  # an import would find the repository's folder mlflow/
+    except importlib.metadata.PackageNotFoundError:
+        raise CtrError(
+            'tracking needs MLflow, which is not installed: pip install "ctr[train]", '
+            'or set tracking.uri = "off"'
+        ) from None
 
 
 def git_commit() -> str | None:

@@ -119,7 +119,8 @@ def test_a_whole_run_prints_verdict_report_and_bundle(real_report, folder, ctr):
     lines = out.splitlines()
     report = json.loads((run / "report.json").read_text())
     assert lines[0] == report["verdict"]
-    assert lines[1:] == [f"report: runs/{run.name}/report.html", f"bundle: runs/{run.name}/bundle"]
+    places = [f"report: runs/{run.name}/report.html", f"bundle: runs/{run.name}/bundle"]
+    assert lines[1:] == [*places, "Test read once."]
     assert report["command"] == "ctr train run.toml"
     assert (run / "DONE").is_file()
 
@@ -636,3 +637,24 @@ def test_show_prints_each_kind_of_folder(folder, ctr):
         assert code in (2, 3)
         assert str(path) in err
         assert out == ""
+
+
+def test_doctor_prints_a_line_per_finding_and_strict_ends_with_code_4(folder, ctr):
+    code, out, _ = ctr("doctor", "run.toml")
+    assert code == 0
+    *lines, last = out.splitlines()
+    assert {line.split()[0] for line in lines} <= {"error", "warn", "ok"}
+    assert last == "the labels of test were not read; this was no look at them"
+    (dataset,) = (folder / "datasets").glob("tiny-*")
+    code, out, _ = ctr("doctor", str(dataset), "--json", "--strict")
+    findings = json.loads(out)
+    assert code == (4 if any(finding["severity"] == "error" for finding in findings) else 0)
+    assert len(findings) == len(lines)
+    keys = {"severity", "check", "text", "advice", "fields", "figures"}
+    assert all(finding.keys() == keys for finding in findings)
+    for file in (*(dataset / "train").glob("*.parquet"), *(dataset / "valid").glob("*.parquet")):
+        told = pl.col("@label").cast(pl.Int32) + 2
+        pl.read_parquet(file).with_columns(told.alias("user")).write_parquet(file)
+    code, out, err = ctr("doctor", str(dataset), "--strict")
+    assert (code, out.splitlines()[0].split()[0]) == (4, "error")
+    assert "findings are errors (--strict)" in err

@@ -2,13 +2,15 @@
 
 A count is found by all that it depends on: the file's bytes, how they become prepared cells, and which of the file's
 rows are train rows - not by where a split cuts, so that counts of a file that lies before the cuts outlive every new
-day. Counts may be deleted at any time, which costs no more than time.
+day. Counts may be deleted at any time, which costs no more than time; those that nothing has read for long go by
+themselves (`CountStore.prune`).
 """
 
 import hashlib
 import json
 import os
 import shutil
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,8 @@ FOLDER = ".counts"
 # Raised with every change of what is counted, or of how it is written.
 _VERSION = 1
 _KEY = 36  # hexadecimal characters
+KEPT_DAYS = 90  # since counts were read last
+KEPT_SHARE = 0.1  # of the disk, for all counts together
 # What neither schema keys change in the counts of values; every other key is taken to change them.
 _AFTER_COUNTING = {"min_count", "bins", "keep", "role", "serve_value", "pooling", "group", "cost"}
 
@@ -34,7 +38,8 @@ _AFTER_COUNTING = {"min_count", "bins", "keep", "role", "serve_value", "pooling"
 class CountStore:
     """The folder `<datasets>/.counts`, of files `<key>-<SHA-256 of its bytes>.parquet`.
 
-    Several processes may use it at once: files appear and vanish whole.
+    Several processes may use it at once: files appear and vanish whole, and what a process has fetched stays with it.
+    The time at which a file was modified is that at which it was last kept or fetched.
 
     Args:
         datasets: where datasets are kept.
@@ -43,6 +48,7 @@ class CountStore:
     def __init__(self, datasets: Path) -> None:
         self._folder = datasets / FOLDER
         self._known: dict[str, list[Path]] = {}
+        self._used: set[Path] = set()
         for path in sorted(self._folder.glob("*.parquet")):
             self._known.setdefault(path.name[:_KEY], []).append(path)
 
@@ -55,6 +61,7 @@ class CountStore:
             except OSError:  # another process has deleted it, or it cannot be read
                 intact = False
             if intact:
+                self._use(path)
                 return True
             target.unlink(missing_ok=True)
             with suppress(OSError):
@@ -67,8 +74,31 @@ class CountStore:
         with suppress(OSError):
             _link(counts, scratch)
             self._folder.mkdir(exist_ok=True)
-            scratch.replace(self._folder / f"{key}-{_sha256(counts)}.parquet")
+            path = self._folder / f"{key}-{_sha256(counts)}.parquet"
+            scratch.replace(path)
+            self._use(path)
         scratch.unlink(missing_ok=True)
+
+    def prune(self) -> None:
+        """Delete counts that nobody has read for `KEPT_DAYS`, and beyond `KEPT_SHARE` of the disk the oldest.
+
+        Counts that this process has kept or fetched stay, however many they are.
+        """
+        with suppress(OSError):
+            oldest = time.time() - KEPT_DAYS * 86_400
+            room = KEPT_SHARE * (shutil.disk_usage(self._folder).total or float("inf"))
+            found = [(path in self._used, path.stat(), path) for path in self._folder.glob("*.parquet")]
+            for used, stat, path in sorted(
+                found, key=lambda entry: (entry[0], entry[1].st_mtime), reverse=True
+            ):
+                room -= stat.st_size
+                if not used and (room < 0 or stat.st_mtime < oldest):
+                    path.unlink(missing_ok=True)
+
+    def _use(self, path: Path) -> None:
+        self._used.add(path)
+        with suppress(OSError):
+            os.utime(path)
 
 
 def _link(path: Path, target: Path) -> None:

@@ -65,6 +65,10 @@ class CountedFiles:
         if self._unchanged(self._sources[file]):
             self._store.keep(self._keys[file], self._path(file))
 
+    def prune(self) -> None:
+        """Drop what the store holds of files that have been out of use for long (`CountStore.prune`)."""
+        self._store.prune()
+
     def partials(self) -> list[PartialCounts]:
         """The counts of all files with train rows, in order."""
         return [PartialCounts(self._path(file)) for file in sorted([*self.known, *self.fresh])]

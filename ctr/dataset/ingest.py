@@ -31,6 +31,7 @@ from ctr.dataset.passes import Passes, Progress
 from ctr.dataset.schema import Schema
 from ctr.dataset.split_spec import FilesSplit, TimeSplit
 from ctr.dataset.splitting import PARTS
+from ctr.dataset.unsealing import READS
 from ctr.errors import ConfigError, CtrError
 
 _UNFINISHED = ".unfinished-"
@@ -204,6 +205,8 @@ def _building(folder: Path, target: Path, digest: str) -> Iterator[tuple[Path, P
         # Where another process was faster, its files are the same, and may be being read.
         if not manifest.is_intact(target, digest):
             if target.exists():
+                if (target / READS).is_file():  # what was altered may be built again, but not unread
+                    shutil.copy2(target / READS, temporary / "built" / READS)
                 target.rename(temporary / "old")
             (temporary / "built").rename(target)
     except (OSError, pl.exceptions.PolarsError) as error:

@@ -240,6 +240,7 @@ class Passes:
             for file in self.files.fresh:
                 found = threaded(partial(FieldCounts.partial, file=file), addable)
                 self.files.write(file, found, self._weighted)
+            self.files.prune()
             self.progress("count", 1.0)
 
     def _count_chunk(self, number: int, train: Bools, fields: Sequence[FieldCounts]) -> None:

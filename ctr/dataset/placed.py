@@ -64,7 +64,7 @@ class PlacedKeys:
         kept: KeptValues | None = None,
         number: Callable[[Keys, Ints], Ints] | None = None,
     ) -> None:
-        self._placement, self._owners, self._kept, self._number = placement, owners, kept, number
+        self._placement, self._owners, self.kept, self._number = placement, owners, kept, number
         self._stretches = np.array([placement.of(owner) for owner in owners])
         if exact := [owner for owner in owners if placement.stretches[placement.of(owner)].exact]:
             raise ConfigError(
@@ -95,10 +95,10 @@ class PlacedKeys:
         """Numbers (...) and places (..., R) of keys (...) in the fields at `slots` (...), 0 for dropped ones."""
         if self._number is not None:
             numbers = self._number(keys, slots)
-        elif self._kept is None or self._whole.all():
+        elif self.kept is None or self._whole.all():
             numbers = np.ones(keys.shape, np.int64)
         else:
-            held = self._kept.hold(keys) | self._whole[slots]
+            held = self.kept.hold(keys) | self._whole[slots]
             unknown = (
                 ~held & self._reads_unknown[slots] & (keys != self._missing[slots])
             )  # missing is no value

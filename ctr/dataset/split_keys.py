@@ -115,18 +115,18 @@ class TimeKey:
             return (datetime(1970, 1, 1, tzinfo=UTC) + key * _MICROSECOND).isoformat()
         return key if self.kind == "integer" else _number(key)
 
-    def instant(self, value: str | int) -> int:
+    def instant(self, value: str | int | float) -> int:
         """The key of an instant that the schema names.
 
         Raises:
             ConfigError: a date for a column of numbers, or the other way round.
         """
-        if isinstance(value, int):
+        if isinstance(value, int | float):
             if self.kind == "datetime":
                 raise ConfigError(
                     f'schema split: "{self.split.column}" holds times, found the instant {value}'
                 )
-            return value if self.kind == "integer" else int(_sortable(pl.Series([float(value)]))[0])
+            return int(value) if self.kind == "integer" else int(_sortable(pl.Series([float(value)]))[0])
         if self.kind != "datetime":
             raise ConfigError(f'schema split: "{value}" is a date, but {self._unitless()}')
         return _as_microseconds(value, self.split.timezone)

@@ -20,6 +20,7 @@ from ctr.dataset.key_counts import counted_keys
 from ctr.dataset.manifest import FORMAT
 from ctr.dataset.row_arrays import FieldInfo, Part, read_arrays, write_arrays
 from ctr.dataset.schema import Schema
+from ctr.dataset.unsealing import SealedRead, record_read, rows_digest, sealed_reads
 from ctr.errors import CtrError, DataError
 
 __all__ = ["FIRST_VALUE", "MISSING", "UNKNOWN", "Dataset", "FieldInfo", "Part"]
@@ -148,15 +149,48 @@ class Dataset:
             )
         return self._open(name)
 
+    def scanned(self, name: PartName, *, labels: bool = False) -> pl.LazyFrame:
+        """The encoded rows of a part, to be read a stretch at a time: ids, numbers and time; of test nothing more.
+
+        Args:
+            labels: whether `@label` is there too.
+
+        Raises:
+            CtrError: labels of test were asked for.
+        """
+        if labels and name == "test":
+            raise CtrError('the labels of "test" are sealed: expected "train" or "valid"')
+        frame = pl.scan_parquet(self.folder / name / "part-*.parquet")
+        own = {"@label"} if labels else set()
+        told = ("@label", "@true_probability", "@weight", "@row_id")  # all that may say how a row ended
+        return frame.drop([column for column in told if column not in own], strict=False)
+
     def row_ids(self, name: PartName) -> pl.Series | None:
         """(N,) what the schema's `row_id` says of each row of a part; None where it names no column."""
         if self.schema.row_id is None:
             return None
         return pl.read_parquet(self.folder / name / "part-*.parquet", columns=["@row_id"])["@row_id"]
 
-    def sealed_test(self) -> Part:
-        """The rows of test, for the one evaluation that writes the report."""
-        return self._open("test")
+    def sealed_test(self, run: str = "a program that gave no name", purpose: str = "evaluation") -> Part:
+        """The rows of test, for the one evaluation that writes the report. Each call counts as a read.
+
+        Args:
+            run: the name of who reads, with its digest.
+            purpose: what for.
+
+        Raises:
+            DataError: the count of reads was altered.
+            CtrError: it cannot be written.
+        """
+        part = self._open("test")
+        inputs = self.manifest["inputs"]
+        digest = rows_digest(inputs[: len(inputs) - len(self.schema.joins)], part.rows)
+        record_read(self.folder, digest, run, purpose)
+        return part
+
+    def sealed_reads(self) -> list[SealedRead]:
+        """Every read of these test rows so far, oldest first (`ctr.dataset.unsealing`)."""
+        return sealed_reads(self.folder)
 
     def _open(self, name: PartName) -> Part:
         cache = self.folder / "cache" / name

@@ -50,9 +50,17 @@ class WeightedRanking:
         return float(positive @ below / pairs) if pairs > 0.0 else float("nan")
 
 
-def draws(weights: Floats, seed: int) -> Iterator[Floats]:
-    """Weights (B,) of the rows in each bootstrap draw."""
+def draws(weights: Floats, seed: int, clusters: npt.NDArray[np.int64] | None = None) -> Iterator[Floats]:
+    """Weights (B,) of the rows in each bootstrap draw.
+
+    Args:
+        weights: (B,) of the rows themselves.
+        seed: of the draws.
+        clusters: (B,) number of each row's cluster, from 0; all rows of a cluster are drawn together.
+    """
     rows = len(weights)
+    drawn = rows if clusters is None else int(clusters.max(initial=-1)) + 1
     table, random = _poisson_table(), np.random.default_rng(seed)
     for _ in range(int(np.clip(_ROW_DRAWS // max(rows, 1), _FEWEST, _MOST))):
-        yield weights * table[random.integers(0, 65536, rows, dtype=np.uint16)]
+        counts = table[random.integers(0, 65536, drawn, dtype=np.uint16)]
+        yield weights * (counts if clusters is None else counts[clusters])

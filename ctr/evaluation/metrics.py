@@ -81,12 +81,18 @@ def calibration_error(
     # NOTE[DIFF] they use bins of equal width; click rates are small, which would leave most of those empty.
     mass = np.ones(len(labels)) if weights is None else weights
     _, group = np.unique(probabilities, return_inverse=True)
-    sizes = np.bincount(group, weights=mass)
-    middle = np.cumsum(sizes) - sizes / 2.0  # in the middle of each group of ties, in (0, total mass)
-    last = np.floor(middle * bins / mass.sum()).astype(np.int64)
-    chosen = np.minimum(last, bins - 1)[group]  # (B,); weightless rows may stand at the very end
+    chosen = equal_mass_bins(np.bincount(group, weights=mass).astype(np.float64), bins)[group]  # (B,)
     gaps = np.bincount(chosen, weights=(probabilities - labels) * mass, minlength=bins)
     return float(np.abs(gaps).sum() / mass.sum())
+
+
+def equal_mass_bins(mass: Floats, bins: int) -> NDArray[np.int64]:
+    """The bin (T,), from 0, of groups of ties with masses (T,), in order: bins of as equal a mass as groups allow.
+
+    A group is in the bin of its middle rank; groups without mass may stand at the very end.
+    """
+    middle = np.cumsum(mass) - mass / 2.0  # in (0, total mass)
+    return np.asarray(np.minimum(np.floor(middle * bins / mass.sum()).astype(np.int64), bins - 1))
 
 
 def checked(labels: ArrayLike, scores: ArrayLike, name: str) -> tuple[Floats, Floats]:

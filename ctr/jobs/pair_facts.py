@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -12,11 +13,12 @@ from ctr.dataset.store import Part
 from ctr.evaluation.intervals import auc_difference
 from ctr.jobs.models import Model
 from ctr.network.network import Network
-from ctr.training.predict import predict
+from ctr.training.predict import to_inputs
 
-SWITCHED_OFF = 40  # pairs, the strongest ones: each costs a pass over the rows
+SWITCHED_OFF = 40  # pairs, the strongest ones: each costs a pass of the rows through the backbone
 ROWS = 50_000  # of valid, at most
 _BATCH = 8192
+Floats = npt.NDArray[np.float64]
 
 
 def interactions(model: Model, valid: Part) -> dict[str, Any] | None:
@@ -51,41 +53,50 @@ def interactions(model: Model, valid: Part) -> dict[str, Any] | None:
 def _lost(model: Model, part: Part, pairs: list[tuple[str, str]]) -> dict[tuple[str, str], dict[str, float]]:
     """AUC with all pairs less AUC without one of them."""
     assert model.feature_set is not None
-    network, batches = model.load(), Batches(part, model.layout, _BATCH)
+    network, batches = model.load().eval(), Batches(part, model.layout, _BATCH)
     modelled = [*model.feature_set.pairs("memorize"), *model.feature_set.pairs("factorize")]
-    whole, mean = _with_mean(network, batches)
+    mean = _mean(network, batches)  # (P * d,)
     width = len(mean) // len(modelled)
-    found = {}
-    for pair in pairs:
-        number = modelled.index(pair)
-        columns = slice(number * width, (number + 1) * width)
-        without = _without(network, batches, columns, mean[columns])
-        interval = auc_difference(part.labels, without, whole, part.weights)
-        found[pair] = interval._asdict()
-    return found
+    starts = [modelled.index(pair) * width for pair in pairs]
+    whole, without = _logits(network, batches, mean, [slice(start, start + width) for start in starts])
+    return {
+        pair: auc_difference(part.labels, logits, whole, part.weights)._asdict()
+        for pair, logits in zip(pairs, without, strict=True)
+    }
 
 
-def _with_mean(network: Network, batches: Batches) -> tuple[np.ndarray[Any, Any], Tensor]:
-    """Probabilities, and the mean of the vectors of all pairs side by side."""
+@torch.no_grad()
+def _mean(network: Network, batches: Batches) -> Tensor:
+    """Of the vectors of all pairs side by side, over rows."""
     assert network.crosses is not None
-    sums: list[Tensor] = []
-    hook = network.crosses.register_forward_hook(
-        lambda module, arguments, output: sums.append(output.detach().double().sum(0))
+    sums = [
+        network.crosses(to_inputs(batch, network.device)).double().sum(0).cpu() for batch in batches.epoch()
+    ]
+    return (torch.stack(sums).sum(0) / len(batches.part)).float()
+
+
+@torch.no_grad()
+def _logits(
+    network: Network, batches: Batches, values: Tensor, columns: list[slice]
+) -> tuple[Floats, list[Floats]]:
+    """Logits (B,) as they are, and with `values` in some columns of the vectors of pairs, one slice after the other.
+
+    Embeddings and crosses are read once for all of them: only the backbone, which ends the network, runs again.
+    """
+    given: list[tuple[Any, ...]] = []
+    hook = network.backbone.register_forward_hook(
+        lambda module, arguments, output: given.append((*arguments, output))
     )
-    found = predict(network, batches)
+    found: list[list[Tensor]] = [[] for _ in range(1 + len(columns))]
+    for batch in batches.epoch():
+        logits = network(to_inputs(batch, network.device))
+        embeddings, pairs, before = given.pop()
+        found[0].append(logits.cpu())
+        for own, chosen in zip(found[1:], columns, strict=True):
+            kept = pairs[:, chosen].clone()
+            pairs[:, chosen] = values[chosen].to(pairs.device)
+            own.append((logits + network.slope * (network.backbone.forward(embeddings, pairs) - before)).cpu())
+            pairs[:, chosen] = kept
     hook.remove()
-    return found, (torch.stack(sums).sum(0) / len(batches.part)).float()
-
-
-def _without(network: Network, batches: Batches, columns: slice, values: Tensor) -> np.ndarray[Any, Any]:
-    assert network.crosses is not None
-
-    def replaced(module: torch.nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
-        other = output.clone()
-        other[:, columns] = values
-        return other
-
-    hook = network.crosses.register_forward_hook(replaced)
-    found = predict(network, batches)
-    hook.remove()
-    return found
+    whole, *without = (torch.cat(parts).double().numpy() for parts in found)
+    return whole, without

@@ -128,6 +128,12 @@ def gates(feature_set: FeatureSet | None) -> dict[str, Any] | None:
     }
 
 
+def test_reads(dataset: Dataset) -> dict[str, Any]:
+    """Which look at these test rows this is, and every one of them, the present one last."""
+    reads = [read._asdict() for read in dataset.sealed_reads()]
+    return {"look": len(reads), "runs": len({read["run"] for read in reads}), "reads": reads}
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that numbers depend on."""
     found = {"python": platform.python_version(), "ctr": __version__}

@@ -215,7 +215,7 @@ class _Job:
         other = self._other_reading(trainer, chosen)
         self.lock.check()
         with self.clock.stage("evaluate"):
-            scored, test = score(models, self.dataset, trainer.device)
+            scored, test = score(models, self.dataset, trainer.device, run=self.folder.name)
         best = next((entry for entry in scored if entry.model is chosen), None)
         (self.folder / "scores").mkdir(exist_ok=True)
         scratch = self.folder / "scores" / ".test.parquet"

@@ -13,15 +13,35 @@ from ctr.dataset.store import Dataset, Part
 from ctr.jobs.collisions import collisions
 from ctr.jobs.models import Model
 from ctr.jobs.pair_facts import interactions
-from ctr.jobs.report_facts import ceiling, feature_counts, gates, histories, peak_memory, planted, versions
+from ctr.jobs.report_facts import (
+    ceiling,
+    feature_counts,
+    gates,
+    histories,
+    peak_memory,
+    planted,
+    test_reads,
+    versions,
+)
 from ctr.jobs.scored import Scored, difference, dropped_reads, numbers, point
 
 _LEFT_OUT = ("filtered", "set_aside", "gap", "immature", "after_as_of")  # rows, by why they are in no part
 
 
-def score(models: Sequence[Model], dataset: Dataset, device: torch.device) -> tuple[list[Scored], Part]:
-    """Score all models of a job, when nothing is left to choose. The only reader of the test split."""
-    valid, test = dataset.part("valid"), dataset.sealed_test()
+def score(
+    models: Sequence[Model],
+    dataset: Dataset,
+    device: torch.device,
+    *,
+    run: str,
+    purpose: str = "final evaluation",
+) -> tuple[list[Scored], Part]:
+    """Score all models of a job, when nothing is left to choose. The only reader of the test split.
+
+    Args:
+        run: the name of the job, with its digest, and `purpose`: what the dataset notes of this read.
+    """
+    valid, test = dataset.part("valid"), dataset.sealed_test(run, purpose)
     biased = any(info.serve is not None for info in dataset.fields)
 
     def scored(model: Model) -> Scored:
@@ -95,6 +115,7 @@ def build_report(
             "weights": dataset.manifest["weights"],
             "negative_keep_rate": dataset.schema.negative_keep_rate,
             "joins": dataset.manifest["joins"],
+            "test_reads": test_reads(dataset),
             "personal": dataset.manifest.get("personal"),
             "truncated": {
                 entry["name"]: entry["truncated"]

@@ -12,7 +12,9 @@ from ctr.report.collisions import collisions_plot, collisions_table
 from ctr.report.curve import curve_plot, difference_plot
 from ctr.report.learning import learning_plot
 from ctr.report.log_facts import log_facts
+from ctr.report.looks import looks_sentence
 from ctr.report.pairs import pairs_plot, pairs_table
+from ctr.report.units import pick
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -49,6 +51,7 @@ def write_report(report: dict[str, Any], folder: Path, *, features: pl.DataFrame
         sizes=tables.sizes_table(report),
         seconds=tables.seconds_table(report),
         log=log_facts(report),
+        looks=looks_sentence(report) if (pick(report, "dataset", "test_reads", "look") or 0) > 1 else "",
         provenance=tables.provenance(report),
     )
     return write_page(page, folder / "report.html")

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ctr.report.looks import looks_sentence
 from ctr.report.units import Report, count, decimal, known, pick, share
 
 _LEFT_OUT = {
@@ -35,6 +36,7 @@ def log_facts(report: Report) -> list[tuple[str, str]]:
         ),
         "a dropped value reads": _dropped_reads(pick(report, "dropped_reads")),
         "model in the bundle": _model(pick(report, "model")),
+        "test rows": looks_sentence(report),
     }
     return [(name, text) for name, text in facts.items() if text]
 

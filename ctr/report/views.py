@@ -9,11 +9,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ctr.dataset.unsealing import sealed_reads
 from ctr.errors import DataError
 from ctr.report import tables
 from ctr.report.collisions import collisions_table
 from ctr.report.headline import verdict
 from ctr.report.log_facts import join_fact, log_facts
+from ctr.report.looks import reads_fact
 from ctr.report.pairs import pairs_table
 from ctr.report.terminal import fact_sheet, heading, ruled_table, setting_text, settings_text, shortened
 from ctr.report.units import ABSENT, Report, count, decimal, known, pick, share, signed, size
@@ -50,6 +52,7 @@ def dataset(folder: Path, manifest: Mapping[str, Any]) -> RenderableType:
         "joins": "; ".join(join_fact(join) for join in manifest["joins"]),
         "encoding": "hashed: values are keys, no vocabulary" if manifest["encoding"] == "hashed" else None,
         "digest": manifest["digest"],
+        "test rows": reads_fact([read._asdict() for read in sealed_reads(folder)]),
     }
     columns = ["part", "rows", "positive", "share", *(["from", "to"] if window else [])]
     return Group(

@@ -29,7 +29,7 @@ from ctr.dataset.personal_fields import personal_fields
 from ctr.dataset.preparation import Preparation, side_table_path
 from ctr.dataset.reading import Chunk, chunks
 from ctr.dataset.schema import Join, Schema
-from ctr.dataset.split_spec import FilesSplit
+from ctr.dataset.split_spec import FilesSplit, TimeSplit
 from ctr.dataset.store import FIRST_VALUE, UNKNOWN, Dataset
 from ctr.errors import CtrError
 from ctr.network.network import Architecture, Network
@@ -264,10 +264,11 @@ def _write_golden(
 def _write_schema(built: Path, schema: Schema, kept: Sequence[str], tables: Sequence[pl.DataFrame]) -> Schema:
     """The schema without what the kept fields do not need, and the side tables that they need.
 
-    Label, `where`, weight and row id stay, with what they are derived from, so that a bundle can be evaluated on other
-    rows.
+    Label, `where`, weight, row id and the time that the split goes by stay, with what they are derived from, so that a
+    bundle can be evaluated on other rows.
     """
-    expressions = (schema.label, schema.where, schema.weight, schema.row_id)
+    time = schema.split.column if isinstance(schema.split, TimeSplit) else None
+    expressions = (schema.label, schema.where, schema.weight, schema.row_id, time)
     needed = [*kept, *(root for text in expressions if text for root in roots(text))]
     for name in needed:  # grows while it is read
         if name in schema.derive:

@@ -39,6 +39,8 @@ class Scorer:
         bundle: a bundle or its folder.
         batch_size: rows in one pass through the network; memory grows with it, results do not change.
 
+    encoder, reader: from prepared rows to ids, and from these to places in the table (None where ids are rows of it).
+
     Raises:
         ConfigError: there is no bundle, it was written by a newer version, or personal data lack their key.
         DataError: the bundle is damaged, or its golden rows do not get the probabilities that they had at export.
@@ -73,9 +75,9 @@ class Scorer:
         )
         entries = [entry.model_dump() for entry in manifest.fields]
         vocabulary = None if manifest.encoding == "hashed" else self.bundle.vocabulary()
-        self._encoder = Encoder(schema, entries, vocabulary)
+        self.encoder = Encoder(schema, entries, vocabulary)
         weights = self.bundle.weights()
-        self._reader = self.bundle.reader(vocabulary, weights)
+        self.reader = self.bundle.reader(vocabulary, weights)
         from ctr.serving.forward import Forward
 
         try:
@@ -90,7 +92,7 @@ class Scorer:
     @property
     def fields(self) -> list[str]:
         """The fields that the network reads, in schema order."""
-        return [field.name for field in self._encoder.fields]
+        return [field.name for field in self.encoder.fields]
 
     @property
     def columns(self) -> list[str]:
@@ -124,14 +126,19 @@ class Scorer:
         return self._scored(self._preparation(self.personal.chunk(chunk)), first)
 
     def _scored(self, prepared: Prepared, first: int) -> tuple[Floats, pl.DataFrame]:
-        encoded = self._encoder.encode(prepared.frame)
         result = np.full(prepared.count, np.nan)
-        for start in range(0, encoded.height, self._batch_size):
-            batch = encoded.slice(start, self._batch_size)
-            rows = prepared.rows[start : start + batch.height] - first
-            result[rows] = self._forward(encoded_rows(batch, self._encoder.fields, self._reader))
+        result[prepared.rows - first] = self.probabilities(self.encoder.encode(prepared.frame))
         result[prepared.bad["row"].to_numpy() - 1 - first] = np.nan
         return result, prepared.bad
+
+    def probabilities(self, encoded: pl.DataFrame) -> Floats:
+        """Click probabilities (rows,) of what `encoder` has encoded."""
+        result = np.empty(encoded.height)
+        for start in range(0, encoded.height, self._batch_size):
+            batch = encoded.slice(start, self._batch_size)
+            rows = encoded_rows(batch, self.encoder.fields, self.reader)
+            result[start : start + batch.height] = self._forward(rows)
+        return result
 
     def require(self, columns: Iterable[str], where: str) -> None:
         """Refuse input without a needed column.

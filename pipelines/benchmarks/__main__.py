@@ -10,7 +10,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pipelines.benchmarks import evaluation, feeding, ingest, peers, scoring, search, training
+from pipelines.benchmarks import (
+    epochs,
+    evaluation,
+    feeding,
+    ingest,
+    peers,
+    scoring,
+    search,
+    step_profile,
+    tables,
+    training,
+)
 from pipelines.benchmarks.steps import Setting
 
 
@@ -37,7 +48,19 @@ PARTS = {
     ),
     "scoring": Part("the forward pass at 1 million features, beside the MLP's", scoring.measure),
     "peers": Part("FuxiCTR beside us, at 1 and 10 million features", peers.measure),
+    "profile": Part("where a step's time goes, on one thread", step_profile.measure, usual=False),
+    "epochs": Part(
+        "epochs of the main job: looks at valid, and a search with its retraining, beside plain ones",
+        epochs.measure,
+        usual=False,
+    ),
+    "tables": Part(
+        "a table alone, beside PyTorch's and FBGEMM's, at 1 and 10 million features",
+        tables.measure,
+        usual=False,
+    ),
     "training_33m": Part("steps at 1 and 33 million features", training.measure_33m, usual=False),
+    "ingest_50m": Part("a log of 50 million rows: reading it, ingesting it", ingest.measure_50m, usual=False),
     "search_10m": Part("steps of a search at 10 million features", search.measure_10m, usual=False),
 }
 

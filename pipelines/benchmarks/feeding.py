@@ -26,11 +26,7 @@ def measure(setting: Setting) -> dict[str, float]:
         over those of a DeepFM step on that batch, in turns).
     """
     with tempfile.TemporaryDirectory(prefix="ctr-bench-") as name:
-        folder = Path(name)
-        write_log("criteo", folder / "log", rows=setting.rows_fed)
-        schema = load_schema(folder / "log" / "schema.toml")
-        dataset = Dataset(ingest(schema, folder / "log" / "log.parquet", folder / "datasets"))
-        batches = Batches(dataset.part("train"), Layout(dataset), setting.batch, seed=0)
+        dataset, batches = fed_log(Path(name), setting)
         started = time.perf_counter()
         rows = sum(len(batch) for batch in batches.epoch())
         whole = time.perf_counter() - started
@@ -41,10 +37,18 @@ def measure(setting: Setting) -> dict[str, float]:
     }
 
 
+def fed_log(folder: Path, setting: Setting) -> tuple[Dataset, Batches]:
+    """A synthetic log of Criteo's shape in `folder`, encoded, and the shuffled batches of its train rows."""
+    write_log("criteo", folder / "log", rows=setting.rows_fed)
+    schema = load_schema(folder / "log" / "schema.toml")
+    dataset = Dataset(ingest(schema, folder / "log" / "log.parquet", folder / "datasets"))
+    return dataset, Batches(dataset.part("train"), Layout(dataset), setting.batch, seed=0)
+
+
 def _reading_and_training(batches: Batches, dataset: Dataset, setting: Setting) -> dict[str, float]:
     network = deepfm(dataset.features, setting, len(dataset.fields))
     step = training_step(network)
-    stream = _full_batches(batches)
+    stream = full_batches(batches)
     latest: list[Batch] = []
 
     def read(number: int) -> None:
@@ -57,7 +61,7 @@ def _reading_and_training(batches: Batches, dataset: Dataset, setting: Setting) 
     return seconds_in_turns({"read": read, "train": train}, setting.steps)
 
 
-def _full_batches(batches: Batches) -> Iterator[Batch]:
+def full_batches(batches: Batches) -> Iterator[Batch]:
     """Epoch after epoch, without the smaller last batch of each."""
     for epoch in count():
         yield from (batch for batch in batches.epoch(epoch) if len(batch) == batches.batch_size)

@@ -3,7 +3,6 @@
 import argparse
 import json
 import multiprocessing
-import resource
 import shutil
 import tempfile
 import time
@@ -13,36 +12,69 @@ import polars as pl
 
 from ctr.dataset.ingest import ingest, planned
 from ctr.dataset.schema import load_schema
-from ctr.dataset.synthetic import write_log
+from ctr.dataset.store import Dataset
+from ctr.dataset.synthetic import PRESETS, write_log
+from ctr.dataset.synthetic_spec import Categorical, SyntheticSpec
+from pipelines.benchmarks.memory import in_own_process, peak_rss_bytes
+from pipelines.benchmarks.steps import Setting
 
 ROWS = 1_000_000
 FILES = 10
 ROWS_OF_FILES = 200_000
+_LARGE = 1_000_000  # values of a column, from which on it has a longer tail in the larger log
+_FLAT = (
+    0.75  # the Zipf exponent of that tail; 31 million distinct values in 50 million rows, as the real log has
+)
 
 
 def measure(rows: int = ROWS) -> dict[str, float]:
     """Write a synthetic log of `rows` rows to a temporary folder, read it, ingest it; then a small one in ten files.
 
-    Merely reading holds the whole file in memory, about twice its bytes: 500 a row, 5 GB for ten million.
+    Returns:
+        ingest_rows_per_second, ingest_over_read (time of ingest over that of `_seconds_to_read`),
+        peak_rss_bytes_ingest (of a process of its own that does nothing else), and what `measure_added` returns.
+    """
+    return _beside_reading(PRESETS["criteo"](), rows, "") | measure_added()
+
+
+def measure_50m(setting: Setting) -> dict[str, float]:
+    """The same of one log of 50 million rows, with as many distinct values as Criteo's.
 
     Returns:
-        ingest_rows_per_second, ingest_over_read (time of ingest over time in which Polars reads all columns of the
-        same file as text), peak_rss_bytes_ingest (of a process of its own that does nothing else), and what
-        `measure_added` returns.
+        ingest_rows_per_second_50m, ingest_over_read_50m, peak_rss_bytes_ingest_50m, ingest_distinct_50m (values of the
+        log's largest columns), ingest_features_50m (ids of the dataset: values that train rows hold twice).
     """
-    with tempfile.TemporaryDirectory(prefix="ctr-bench-") as name:
-        folder = Path(name)
-        write_log("criteo", folder / "log", rows=rows, format="csv")
-        with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-            read = pool.apply(_seconds_to_read, (folder / "log",))
-        with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-            seconds, peak = pool.apply(_seconds_and_peak_of_ingest, (folder / "log", folder / "datasets"))
-    return {
-        "ingest_rows_per_second": rows / seconds,
-        "ingest_over_read": seconds / read,
-        "peak_rss_bytes_ingest": float(peak),
-        **measure_added(),
-    }
+    return _beside_reading(long_tailed(), 50 * setting.rows_ingested, "_50m")
+
+
+def long_tailed() -> SyntheticSpec:
+    """The preset `criteo` with more rare values: its Zipf exponents draw two thirds of the real log's values."""
+    spec = PRESETS["criteo"]()
+    fields = tuple(
+        field.model_copy(update={"zipf": _FLAT}) if _is_large(field) else field for field in spec.fields
+    )
+    return spec.model_copy(update={"fields": fields})
+
+
+def _is_large(field: object) -> bool:
+    return isinstance(field, Categorical) and field.cardinality >= _LARGE
+
+
+def _beside_reading(spec: SyntheticSpec, rows: int, name: str) -> dict[str, float]:
+    with tempfile.TemporaryDirectory(prefix="ctr-bench-") as temporary:
+        folder = Path(temporary)
+        in_own_process(_write_log, spec, folder / "log", rows)
+        read = in_own_process(_seconds_to_read, folder / "log")
+        seconds, peak, features = in_own_process(_ingested, folder / "log", folder / "datasets")
+        results = {
+            f"ingest_rows_per_second{name}": rows / seconds,
+            f"ingest_over_read{name}": seconds / read,
+            f"peak_rss_bytes_ingest{name}": float(peak),
+        }
+        if name:
+            results[f"ingest_features{name}"] = float(features)
+            results[f"ingest_distinct{name}"] = float(in_own_process(_distinct, spec, folder / "log"))
+    return results
 
 
 def measure_added(rows: int = ROWS_OF_FILES) -> dict[str, float]:
@@ -70,18 +102,45 @@ def measure_added(rows: int = ROWS_OF_FILES) -> dict[str, float]:
     return {"ingest_added_file_over_whole": added / counted, "ingest_nine_known_over_none": grown / whole}
 
 
-def _seconds_to_read(folder: Path) -> float:
+def _write_log(spec: SyntheticSpec, folder: Path, rows: int) -> None:
+    write_log(spec, folder, rows=rows, format="csv")
+
+
+def _scanned(folder: Path) -> pl.LazyFrame:
     schema = load_schema(folder / "schema.toml")
+    return pl.scan_csv(
+        folder / "log.csv", separator=schema.read.separator, has_header=False, infer_schema=False
+    )
+
+
+def _seconds_to_read(folder: Path) -> float:
+    """Seconds in which Polars reads all columns as text, and asks of every cell whether it is empty.
+
+    The streaming engine drops rows once they have been asked, so that memory does not grow with the file. At a million
+    rows it takes as long as `pl.read_csv`, which keeps them all.
+    """
     start = time.perf_counter()
-    pl.read_csv(folder / "log.csv", separator=schema.read.separator, has_header=False, infer_schema=False)
+    _scanned(folder).select(pl.all().null_count()).collect(engine="streaming")
     return time.perf_counter() - start
 
 
-def _seconds_and_peak_of_ingest(folder: Path, datasets: Path) -> tuple[float, int]:
+def _ingested(folder: Path, datasets: Path) -> tuple[float, int, int]:
+    """Seconds of ingest, this process's peak in bytes, and ids of the dataset."""
     start = time.perf_counter()
-    ingest(load_schema(folder / "schema.toml"), folder / "log.csv", datasets)
-    # Linux counts in kilobytes.
-    return time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    built = ingest(load_schema(folder / "schema.toml"), folder / "log.csv", datasets)
+    seconds, peak = time.perf_counter() - start, peak_rss_bytes()
+    return seconds, peak, Dataset(built).features
+
+
+def _distinct(spec: SyntheticSpec, folder: Path) -> int:
+    """Distinct values of the columns that may have a million or more, one column at a time."""
+    lazy = _scanned(folder)
+    names = lazy.collect_schema().names()
+    places = [
+        1 + place for place, field in enumerate(spec.fields) if _is_large(field)
+    ]  # the label comes first
+    counts = (lazy.select(pl.col(names[place]).n_unique()).collect(engine="streaming") for place in places)
+    return sum(count.item() for count in counts)
 
 
 def _seconds_of_counting(folder: Path, datasets: Path, fresh: int) -> tuple[float, float]:

@@ -4,6 +4,7 @@
     python -m pipelines.benchmarks.interactions real    [--logs ml100k adkdd criteo28k] [--seeds 3]
     python -m pipelines.benchmarks.interactions screen  [--seeds 3] [--log-seed 0]
     python -m pipelines.benchmarks.interactions speed
+    python -m pipelines.benchmarks.interactions memory
 
 Each seed has a split of its own: logs split at random are drawn anew, those split by time are cut earlier. Finished
 runs are kept under `runs/interactions` and not repeated; `--set section.key=value` changes all of them, `--out FILE`
@@ -35,6 +36,7 @@ from ctr.jobs.train import load_report, train
 from ctr.selection.pair_screen import screen
 from ctr.selection.pair_space import PairSpace
 from ctr.settings import dump_toml, load_toml
+from pipelines.benchmarks import interaction_memory
 from pipelines.benchmarks.interaction_steps import measure
 from pipelines.benchmarks.quality import CONFIGS, LOGS, splits
 from pipelines.benchmarks.spreads import mean_and_spread
@@ -53,7 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=("planted", "real", "screen", "speed"))
+    parser.add_argument("part", choices=("planted", "real", "screen", "speed", "memory"))
     parser.add_argument("--logs", nargs="+", choices=LOGS, default=list(LOGS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument(
@@ -68,6 +70,10 @@ def main() -> None:
         results = measure()
         for name, value in results.items():
             print(f"{name:<40} {value:>14,.3f}")
+    elif arguments.part == "memory":
+        results = interaction_memory.measure(OUTPUT / "memory")
+        for name, value in results.items():
+            print(f"{name:<40} {value:>18,.4f}")
     elif arguments.part == "planted":
         results = planted(arguments.seeds, arguments.search_rows, arguments.changes, arguments.log_seed)
     elif arguments.part == "screen":

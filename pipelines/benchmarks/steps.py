@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -26,6 +27,13 @@ WARM_UP = 2  # rounds that are not counted
 LabelledInputs = tuple[Inputs, torch.Tensor]
 Step = Callable[[Inputs, torch.Tensor], None]
 Turn = Callable[[int], object]
+
+
+class Moving(Protocol):
+    """What moves all weights of a network: `Optimizers`, or what is measured beside it."""
+
+    def step(self) -> None:
+        """Move all weights that have a gradient."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,7 @@ def deepfm(features: int, setting: Setting, fields: int = FIELDS) -> Network:
 
 
 def training_step(
-    network: Network, gates: EvidenceGates | None = None, optimizers: Optimizers | None = None
+    network: Network, gates: EvidenceGates | None = None, optimizers: Moving | None = None
 ) -> Step:
     """A step from inputs to updated weights; with `gates` one of a search. `optimizers` default to new ones."""
     moved = optimizers or Optimizers(network, 1e-3, 0.0, 0.0)

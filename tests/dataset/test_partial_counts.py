@@ -1,9 +1,11 @@
 """A log of several files is counted file by file, and what was counted once is not counted again."""
 
 import math
+import os
 import random
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import polars as pl
@@ -11,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctr.dataset import counted_files, partial_counts
+from ctr.dataset import count_store, counted_files, partial_counts
 from ctr.dataset import ingest as ingest_module
 from ctr.dataset.count_store import FOLDER
 from ctr.dataset.counting import FieldCounts
@@ -344,6 +346,56 @@ def test_another_process_that_counts_the_same_files_meanwhile_does_no_harm(tmp_p
     assert tally == (3, 0)  # it looked before the other one had finished
     assert bytes_of(found) == bytes_of(tmp_path / "moved")
     assert len(list((tmp_path / "data" / FOLDER).iterdir())) == 3
+
+
+def kept(datasets: Path) -> set[str]:
+    return {path.name for path in (datasets / FOLDER).iterdir()}
+
+
+def aged(datasets: Path, days: float) -> None:
+    """Make it so many days since any counts were read."""
+    for path in (datasets / FOLDER).iterdir():
+        read = path.stat().st_mtime - days * 86_400
+        os.utime(path, (read, read))
+
+
+def test_counts_go_once_nothing_has_read_them_for_long(tmp_path, log):
+    data = tmp_path / "data"
+    counted(schema_of(), log, data)
+    aged(data, count_store.KEPT_DAYS - 1)
+    young = kept(data)
+    counted(schema_of("hash"), log, data)
+    assert young < kept(data)
+    aged(data, 2)
+    counted(schema_of("random"), log, data)
+    assert len(kept(data)) == 5 + 5
+    assert not young & kept(data)
+
+
+def test_counts_that_an_ingest_has_read_are_young_again(tmp_path, log):
+    data = tmp_path / "data"
+    shutil.rmtree(counted(schema_of(), log, data)[0])
+    aged(data, 10 * count_store.KEPT_DAYS)
+    old = kept(data)
+    assert counted(schema_of(), log, data)[1] == (0, 3)
+    assert kept(data) == old
+    assert all(time.time() - path.stat().st_mtime < 3600 for path in (data / FOLDER).iterdir())
+
+
+@pytest.mark.parametrize(("size", "left"), [(9_000, "abcx"), (3_500, "bcx"), (2_000, "cx"), (900, "x")])
+def test_counts_past_their_share_of_the_disk_go_the_longest_unread_first(tmp_path, monkeypatch, size, left):
+    for age, name in enumerate("abc", start=1):
+        (tmp_path / name).write_bytes(name.encode() * 1000)
+        count_store.CountStore(tmp_path).keep(name * 36, tmp_path / name)
+        aged(tmp_path, age)
+    store = count_store.CountStore(tmp_path)
+    (tmp_path / "x").write_bytes(b"x" * 1000)
+    store.keep("x" * 36, tmp_path / "x")
+    aged(tmp_path, 30)  # what this store has kept stays, however old it is
+    disk = shutil.disk_usage(tmp_path)._replace(total=round(size / count_store.KEPT_SHARE))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: disk)
+    store.prune()
+    assert "".join(sorted(name[0] for name in kept(tmp_path))) == left
 
 
 def test_without_links_counts_are_copied(tmp_path, log, monkeypatch):

@@ -11,12 +11,17 @@ import torch
 from rich.console import Console
 
 import ctr.jobs.train as job
+import ctr.jobs.verdict as verdict
 from ctr.config import Config
+from ctr.dataset.batches import Batches
 from ctr.dataset.feature_set import FeatureSet
 from ctr.errors import ConfigError
+from ctr.evaluation.intervals import auc_difference
+from ctr.jobs.pair_facts import interactions as pair_facts
 from ctr.report.show import show
 from ctr.serving.scorer import Scorer
 from ctr.settings import check
+from ctr.training.predict import predict, to_inputs
 
 ROWS, SIDE, DIM = 4000, 10, 2
 SCHEMA = """
@@ -344,6 +349,32 @@ def test_the_report_lists_pairs_and_what_valid_loses_without_them(configure, mon
     assert (best["field_a"], best["field_b"]) == ("column", "row")
     assert best["auc_lost"]["low"] > 0 > others[-1]["auc_lost"]["low"]
     assert "Which pairs interact?" in (run / "report.html").read_text()
+
+
+@pytest.mark.parametrize("backbone", ["fnn", "deepfm", "poly2"])
+def test_valid_loses_what_it_loses_when_the_vector_of_a_pair_is_replaced(configure, monkeypatch, backbone):
+    """The fast way reads crosses once for all pairs; here the whole network runs again for each of them."""
+    given = []
+    monkeypatch.setattr(verdict, "interactions", lambda model, valid: given.append((model, valid)))
+    job.train(configure(selector={"choice": "memorize"}, backbone={"kind": backbone}))
+    (model, valid), network = given[0], given[0][0].load().eval()
+    batches = Batches(valid, model.layout, 64)
+    crosses, dim = network.crosses, network.crosses.layout.dim
+    mean = torch.cat([crosses(to_inputs(batch, network.device)) for batch in batches.epoch()]).mean(0)
+    whole = predict(network, batches)
+    found = pair_facts(model, valid)["switched_off"]
+    assert len(found) == len(PAIRS)
+    for row in found:
+        start = PAIRS.index((row["field_a"], row["field_b"])) * dim
+
+        def replaced(module, arguments, output, start=start):
+            output[:, start : start + dim] = mean[start : start + dim]
+
+        hook = crosses.register_forward_hook(replaced)
+        expected = auc_difference(valid.labels, predict(network, batches), whole)
+        hook.remove()
+        # Rows that are nearly tied may change places.
+        assert tuple(row["auc_lost"].values()) == pytest.approx(tuple(expected), abs=1e-4)
 
 
 def test_poly2_is_a_logistic_regression_with_a_weight_for_each_cross(configure, log):

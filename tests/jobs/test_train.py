@@ -448,6 +448,21 @@ def test_a_finished_run_without_its_report_is_named(configure):
         job.load_report(run)
 
 
+def test_every_look_at_test_is_counted_also_of_a_run_that_is_redone(configure, tmp_path):
+    data = {"folder": str(tmp_path / "unread")}
+    config = configure(data=data)
+    first = train(config)
+    counted = report_of(first)["dataset"]["test_reads"]
+    assert (counted["look"], counted["runs"]) == (1, 1)
+    assert counted["reads"][0]["run"] == first.name
+    train(config, force=True)
+    assert report_of(first)["dataset"]["test_reads"]["look"] == 2
+    other = train(configure(data=data, seed=4))
+    counted = report_of(other)["dataset"]["test_reads"]
+    assert (counted["look"], counted["runs"]) == (3, 2)
+    assert [read["run"] for read in counted["reads"]] == [first.name, first.name, other.name]
+
+
 def test_a_missed_threshold_ends_with_code_4_after_everything_was_written(configure):
     config = configure(export={"min_auc": 0.999})
     for _ in range(2):
@@ -465,7 +480,7 @@ def test_test_rows_are_read_once_and_after_all_training(configure, monkeypatch):
     seen = []
     sealed, fit = Dataset.sealed_test, models.fit
 
-    monkeypatch.setattr(Dataset, "sealed_test", lambda self: seen.append("test") or sealed(self))
+    monkeypatch.setattr(Dataset, "sealed_test", lambda *a: seen.append("test") or sealed(*a))
     monkeypatch.setattr(models, "fit", lambda *a, **k: seen.append("fit") or fit(*a, **k))
     train(configure(selector={"ratio": [0.5, 0.2], "referees": ["random"]}))
     assert seen.count("test") == 1

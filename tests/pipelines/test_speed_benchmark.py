@@ -4,18 +4,20 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
+from ctr.dataset.synthetic_spec import Categorical
 from ctr.evaluation.metrics import measure
-from pipelines.benchmarks import evaluation, memory, peers
+from pipelines.benchmarks import evaluation, ingest, memory, peers, step_profile, tables
 from pipelines.benchmarks.__main__ import PARTS, main
-from pipelines.benchmarks.steps import Setting, deepfm, random_batches, seconds_in_turns
+from pipelines.benchmarks.steps import Setting, deepfm, random_batches, seconds_in_turns, training_step
 
 TINY = Setting(
     million=3_900,
     hidden=(8,),
     batch=64,
     steps=2,
-    rows_ingested=2_000,
+    rows_ingested=400,
     rows_fed=2_000,
     rows_evaluated=5_000,
 )
@@ -51,6 +53,28 @@ KEYS = {
         "peak_rss_bytes_evaluation",
     },
     "scoring": {"score_rows_per_second_1m", "score_ratio"},
+    "ingest_50m": {
+        "ingest_rows_per_second_50m",
+        "ingest_over_read_50m",
+        "peak_rss_bytes_ingest_50m",
+        "ingest_features_50m",
+        "ingest_distinct_50m",
+    },
+    "profile": {
+        *(f"profile_share_{phase}" for phase in step_profile.PHASES),
+        *(f"profile_sparse_adam_share_{phase}" for phase in step_profile.PHASES),
+        "profile_sparse_adam_over_ours",
+    },
+    "epochs": {"evaluation_over_epoch", "search_and_retrain_over_plain"},
+    "tables": {
+        "tables_distinct_1m",
+        "tables_distinct_10m",
+        "table_steps_per_second_1m",
+        "table_steps_per_second_10m",
+        "sparse_adam_over_table_1m",
+        "sparse_adam_over_table_10m",
+        *(f"fbgemm_over_table_{name}" for name in ("1m", "10m") if tables.importable()),
+    },
     "training_33m": {"train_rows_per_second_33m", "train_33m_over_1m"},
     "search_10m": {"search_over_plain_10m"},
     "peers": {
@@ -147,6 +171,38 @@ def test_the_peak_of_an_own_process_is_not_the_one_of_its_parent():
     held = np.ones(50_000_000)  # 400 MB
     assert memory.peak_rss_bytes() > held.nbytes
     assert memory.in_own_process(memory.peak_rss_bytes) < memory.peak_rss_bytes() - held.nbytes / 2
+
+
+def test_the_log_of_50_million_rows_has_as_many_distinct_values_as_criteos():
+    expected = 0.0
+    for field in ingest.long_tailed().fields:
+        if isinstance(field, Categorical):
+            shares = np.arange(1.0, field.cardinality + 1.0) ** -field.zipf
+            rows = 50e6 * (1.0 - field.missing) * shares / shares.sum()
+            expected -= np.expm1(-rows).sum()
+    assert expected > 30e6
+
+
+def test_a_profile_knows_the_backward_pass_of_each_phase():
+    network = deepfm(3_900, TINY)
+    step = training_step(network)
+    with step_profile.named(network), profile(activities=[ProfilerActivity.CPU]) as profiler:
+        step(*next(random_batches(3_900, 1, 64)))
+    found = step_profile.by_phase(profiler.events())
+    assert found.keys() == set(step_profile.PHASES) - {"feeding"}
+    whole = sum(event.cpu_time_total for event in profiler.events() if event.cpu_parent is None)
+    assert sum(found.values()) == pytest.approx(whole)
+    by_name = {event.name: event.self_cpu_time_total for event in profiler.events()}
+    assert by_name["aten::embedding_sparse_backward"] < found["gather"]
+    assert by_name["aten::threshold_backward"] < found["mlp_backward"]
+
+
+def test_fbgemm_looks_up_the_same_rows():
+    pytest.importorskip("fbgemm_gpu")
+    ids = next(random_batches(390, 1, 4))[0].ids
+    table, by_field, bags = tables.fbgemm_table(390, [ids])
+    weight = table.split_embedding_weights()[0]
+    assert table(by_field[0], bags).view(4, 39, 16).equal(weight[ids])
 
 
 def test_fuxictr_gets_the_same_ids_and_has_as_many_weights():

@@ -1,0 +1,191 @@
+"""What single fields do to a dataset's numbers: they say too much, nothing, or what nobody can learn from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from ctr.dataset.store import UNKNOWN, Dataset, FieldInfo
+from ctr.dataset.value_counts import missing_of, value_counts
+from ctr.jobs.findings import Finding
+from ctr.report.units import share
+
+Floats = npt.NDArray[np.float64]
+
+SHRINKAGE = 10.0  # rows of the mean rate that each value gets on top of its own
+_LEAK_AUC, _SUSPECT_AUC = 0.95, 0.9
+_LEAK_SHARE, _SUSPECT_SHARE = 0.8, 0.5  # of what there is to know about the label
+_TURNED = 0.45
+_ROW_ID = 0.9
+_UNSEEN, _ONE_PART = 0.3, 0.9
+_FORETOLD = 3.0
+_FEW = 20  # clicks in valid that a claim about labels needs
+
+
+@dataclass(frozen=True)
+class FieldFacts:
+    """What the counts of one field say.
+
+    values: in train, missing included. rare: share of train rows whose value (nearly) no other train row has.
+    unseen_valid, unseen_test: shares of rows whose value train does not know. auc: on valid, of the click rate that
+    each value had in train; None where labels have one class. explained: share of the entropy of valid labels that
+    these rates explain; below zero where they mislead. scores: value and its log odds against the mean, from train.
+    """
+
+    field: FieldInfo
+    values: int
+    rare: float
+    unseen_valid: float
+    unseen_test: float
+    auc: float | None
+    explained: float | None
+    scores: pl.DataFrame
+
+
+def facts_of(dataset: Dataset, field: FieldInfo) -> FieldFacts:
+    """Count a field and sum up."""
+    counts = value_counts(dataset, field)
+    train, valid, test = (counts[part].to_numpy() for part in ("train", "valid", "test"))
+    clicks, valid_clicks = counts["train_clicks"].to_numpy(), counts["valid_clicks"].to_numpy()
+    rate = clicks.sum() / max(train.sum(), 1)
+    rates = (clicks + SHRINKAGE * rate) / (train + SHRINKAGE)
+    unknown = np.zeros(len(train), np.bool_)
+    if not dataset.hashed and not field.scaled:
+        unknown = (counts["value"] == UNKNOWN).to_numpy()
+    there = counts["value"].to_numpy() != missing_of(dataset, field)
+    rare = train[there & (unknown | (train == 1))].sum()
+    strange = unknown | (train == 0)
+    odds = np.log(np.clip(rates, 1e-9, None)) - np.log(np.clip(1.0 - rates, 1e-9, None))
+    level = odds_of(float(rate))
+    return FieldFacts(
+        field,
+        values=int((train > 0).sum()),
+        rare=_part(rare, train),
+        unseen_valid=_part(valid[strange].sum(), valid),
+        unseen_test=_part(test[strange].sum(), test),
+        auc=_auc(rates, valid_clicks, valid - valid_clicks),
+        explained=_explained(rates, valid_clicks, valid - valid_clicks),
+        scores=pl.DataFrame({"value": counts["value"], "score": odds - level}),
+    )
+
+
+def odds_of(rate: float) -> float:
+    """Log odds of a rate, finite also for 0 and 1."""
+    rate = min(max(rate, 1e-9), 1.0 - 1e-9)
+    return float(np.log(rate / (1.0 - rate)))
+
+
+def _part(count: int, of: npt.NDArray[np.int64]) -> float:
+    return float(count) / max(int(of.sum()), 1)
+
+
+def _auc(rates: Floats, positives: npt.NDArray[np.int64], negatives: npt.NDArray[np.int64]) -> float | None:
+    from sklearn.metrics import roc_auc_score
+
+    if not positives.sum() or not negatives.sum():
+        return None
+    labels = np.repeat([1, 0], len(rates))
+    weights = np.concatenate([positives, negatives])
+    return float(roc_auc_score(labels, np.concatenate([rates, rates]), sample_weight=weights))
+
+
+def _explained(
+    rates: Floats, positives: npt.NDArray[np.int64], negatives: npt.NDArray[np.int64]
+) -> float | None:
+    """1 - log loss over entropy, of the labels counted."""
+    rows, clicks = positives.sum() + negatives.sum(), positives.sum()
+    if not clicks or clicks == rows:
+        return None
+    rates, mean = np.clip(rates, 1e-6, 1.0 - 1e-6), clicks / rows
+    loss = -(positives * np.log(rates) + negatives * np.log1p(-rates)).sum() / rows
+    entropy = -(mean * np.log(mean) + (1.0 - mean) * np.log1p(-mean))
+    return float(1.0 - loss / entropy)
+
+
+def nearly_the_label(facts: list[FieldFacts], clicks: int) -> list[Finding]:
+    """Fields that know the answer: written after the click, or from it."""
+    lines = []
+    for fact in facts:
+        if fact.auc is None or fact.explained is None or clicks < _FEW:
+            continue
+        name, figures = fact.field.name, {"auc": fact.auc, "explained": fact.explained}
+        found = (
+            f'field "{name}" alone has AUC {fact.auc:.4f} on valid and explains {share(max(fact.explained, 0.0))} of '
+            "the label"
+        )
+        if fact.auc >= _LEAK_AUC or fact.explained >= _LEAK_SHARE:
+            advice = "nobody knows that much before the click: find out when it is written, and drop it from the schema"
+            lines.append(Finding("error", "label in a field", found, advice, (name,), figures))
+        elif fact.auc >= _SUSPECT_AUC or fact.explained >= _SUSPECT_SHARE:
+            advice = "make sure that it is known before the click"
+            lines.append(Finding("warn", "label in a field", found, advice, (name,), figures))
+        elif fact.auc <= _TURNED:
+            found = f'field "{name}": what raises clicks in train lowers them in valid (AUC {fact.auc:.4f})'
+            advice = "find out whether its values, or the labels, change their meaning in between"
+            lines.append(Finding("warn", "turned field", found, advice, (name,), figures))
+    known = [fact for fact in facts if fact.auc is not None]
+    if lines or not known:
+        return lines
+    best = max(known, key=lambda fact: fact.auc or 0.0)
+    text = (
+        f'no field knows the answer: the best alone is "{best.field.name}" with AUC {best.auc:.4f} on valid'
+    )
+    return [Finding("ok", "label in a field", text, figures={"auc": best.auc})]
+
+
+def says_nothing(facts: list[FieldFacts]) -> list[Finding]:
+    """Fields with one value for all rows, or with a value for each row."""
+    lines = []
+    for fact in facts:
+        name = fact.field.name
+        if fact.rare >= _ROW_ID:
+            text = f'field "{name}": {share(fact.rare)} of the train rows have a value that hardly another row has'
+            advice = "a number of the row, or an id that never comes back: take it out of the schema"
+            lines.append(Finding("warn", "row id", text, advice, (name,), {"rare": fact.rare}))
+        elif fact.values <= 1 and not fact.field.scaled:
+            text = f'field "{name}" has the same value in all train rows'
+            lines.append(Finding("warn", "constant", text, "take it out of the schema", (name,)))
+    return lines or [Finding("ok", "empty fields", "no field is constant, none numbers the rows")]
+
+
+def of_another_world(facts: list[FieldFacts]) -> list[Finding]:
+    """Fields of which valid or test hold values that train does not know, and more than train itself foretells.
+
+    Where rows are alike, a new one has an unknown value about as often as a train row has one of its own (Good, "The
+    population frequencies of species", Biometrika 1953).
+    """
+    lines = []
+    for fact in facts:
+        if fact.rare >= _ROW_ID or fact.field.scaled:
+            continue
+        name, unseen = fact.field.name, max(fact.unseen_valid, fact.unseen_test)
+        figures = {"valid": fact.unseen_valid, "test": fact.unseen_test, "foretold": fact.rare}
+        found = (
+            f'field "{name}": train does not know the values of {share(fact.unseen_valid)} of the valid rows and '
+            f"{share(fact.unseen_test)} of the test rows"
+        )
+        if unseen >= _ONE_PART:
+            advice = "the values belong to one part, like a date: nothing learned of them is ever used; take it out"
+            lines.append(Finding("warn", "values of one part", found, advice, (name,), figures))
+        elif unseen >= _UNSEEN and unseen >= _FORETOLD * fact.rare:
+            advice = (
+                f"within train it is {share(fact.rare)}: the parts are different worlds, and keeping its values is "
+                "worth less than train says"
+            )
+            lines.append(Finding("warn", "unseen values", found, advice, (name,), figures))
+    if lines:
+        return lines
+    known = [fact for fact in facts if not fact.field.scaled]
+    if not known:
+        return []
+    worst = max(known, key=lambda fact: fact.unseen_test)
+    text = (
+        "no field has more new values than train itself foretells; most are in "
+        f'"{worst.field.name}": {share(worst.unseen_test)} of the test rows'
+    )
+    return [Finding("ok", "unseen values", text, figures={"test": worst.unseen_test})]
+
+
+FIELD_CHECKS: tuple[Callable[[list[FieldFacts]], list[Finding]], ...] = (says_nothing, of_another_world)
