@@ -32,6 +32,7 @@ from ctr.jobs.entries import Entry, Rows, Setting, by_setting, entries_of, judge
 from ctr.jobs.finished_runs import FinishedRuns
 from ctr.jobs.limits import require_batch
 from ctr.jobs.lock import RunLock
+from ctr.jobs.report_facts import test_reads
 from ctr.jobs.scored import weights_of
 from ctr.jobs.sealed_cell import trained
 from ctr.jobs.valid_choice import Choice, choose
@@ -105,6 +106,7 @@ def compare(
             judged(entry, scores[f"model_{number}"].to_numpy(), rows) for number, entry in enumerate(entries)
         ]
         facts = _facts(comparison, dataset, digest, command, grid.left_out)
+        facts["dataset"]["test_reads"] = test_reads(dataset)
         facts["ship"] = _shipped(ship, choice.chosen) if ship and choice.chosen else None
         finish(
             folder, entries, rows, choice, comparison.compare.max_auc_loss, comparison.compare.budget, facts
@@ -248,7 +250,7 @@ def _scores(
         if kept["digest"][0] == digest:
             return kept
     models = [model for cell in cells for model in trained(cell, dataset, device)]
-    scored, test = score(models, dataset, device)
+    scored, test = score(models, dataset, device, run=f"{folder.name}-{digest}", purpose="comparison")
     columns: dict[str, Any] = {
         "digest": np.full(len(test), digest),
         "row": np.asarray(test.rows),

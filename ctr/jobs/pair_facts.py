@@ -95,7 +95,9 @@ def _logits(
         for own, chosen in zip(found[1:], columns, strict=True):
             kept = pairs[:, chosen].clone()
             pairs[:, chosen] = values[chosen].to(pairs.device)
-            own.append((logits + network.slope * (network.backbone.forward(embeddings, pairs) - before)).cpu())
+            own.append(
+                (logits + network.slope * (network.backbone.forward(embeddings, pairs) - before)).cpu()
+            )
             pairs[:, chosen] = kept
     hook.remove()
     whole, *without = (torch.cat(parts).double().numpy() for parts in found)

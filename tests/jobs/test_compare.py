@@ -189,11 +189,11 @@ def test_a_comparison_that_was_broken_off_goes_on_and_comes_to_the_same(log, run
     whole, _ = run(comparison(log, runs, **smaller))
     trained, train_cell = [], pool.train_cell
 
-    def breaking(cell, folder):
+    def breaking(cell, *others):
         if len(trained) == 4:
             raise KeyboardInterrupt
         trained.append(cell)
-        return train_cell(cell, folder)
+        return train_cell(cell, *others)
 
     monkeypatch.setattr(pool, "train_cell", breaking)
     with pytest.raises(KeyboardInterrupt):
@@ -229,6 +229,14 @@ def test_a_killed_comparison_leaves_no_process_behind_and_goes_on(log, tmp_path)
     assert "9 cells, " in again.stderr
     assert "of them done" in again.stderr
     assert "Chosen on valid" in again.stdout
+
+
+def test_a_selector_finds_keep_all_of_its_network_and_seed_trained(finished, runs):
+    keep_all, optfs = (sorted((runs / "cells").glob(f"tiny-{name}-*")) for name in ("keep-all", "optfs"))
+    weights = [path / "checkpoints" / "baseline" / "best" for path in (*keep_all, *optfs)]
+    found = [{file.name: file.read_bytes() for file in path.iterdir()} for path in weights if path.is_dir()]
+    assert len(found) == 6
+    assert all(each in found[:3] for each in found[3:])
 
 
 def test_a_wider_grid_trains_what_is_new_alone(finished, log, runs):
