@@ -92,6 +92,30 @@ def compare(
 
 
 @app.command()
+def diff(
+    first: Annotated[Path, typer.Argument(help="A feature set, run or bundle.")],
+    second: Annotated[Path, typer.Argument(help="Another one.")],
+) -> None:
+    """Print what two feature sets disagree on: fields, values, pairs, whom that touches, bytes and AUC."""
+    from rich.console import Console
+
+    from ctr.jobs.set_difference import difference, facts
+    from ctr.report.set_difference import shown
+
+    found = difference(first, second)
+    Console().print(
+        shown(
+            (first, second),
+            added=found.added,
+            dropped=found.dropped,
+            fields=found.fields,
+            facts=facts(found),
+            pairs=list(found.pairs),
+        )
+    )
+
+
+@app.command()
 def score(
     bundle: Annotated[Path, typer.Argument(help="Folder of an exported bundle.")],
     file: Annotated[str, typer.Argument(help="Raw rows: path, glob or URL.")],

@@ -42,9 +42,9 @@ class FinishedRuns:
                 raise ConfigError(f'run "{folder}" is named more than once')
         self.reports = [_read(folder) for folder in self.folders]
         self._configs = [_config(folder) for folder in self.folders]
-        self._scores = [_scores(folder) for folder in self.folders]
+        self._scores = [test_scores(folder) for folder in self.folders]
         for folder, scores in zip(self.folders[1:], self._scores[1:], strict=True):
-            _require_same_rows(self.folders[0], self._scores[0], folder, scores)
+            require_same_rows(self.folders[0], self._scores[0], folder, scores)
         self._require_equal_budgets()
 
     @property
@@ -213,7 +213,12 @@ def _config(folder: Path) -> dict[str, Any]:
         raise CtrError(f'run "{folder}": its config.toml cannot be read ({error})') from None
 
 
-def _scores(folder: Path) -> pl.DataFrame:
+def test_scores(folder: Path) -> pl.DataFrame:
+    """Test rows of a run: row, label, baseline, selected and, where rows have one, weight.
+
+    Raises:
+        CtrError: they are missing or cannot be read.
+    """
     path = folder / "scores" / "test.parquet"
     try:
         found = pl.read_parquet(path)
@@ -227,7 +232,12 @@ def _scores(folder: Path) -> pl.DataFrame:
         ) from None
 
 
-def _require_same_rows(first: Path, rows: pl.DataFrame, second: Path, others: pl.DataFrame) -> None:
+def require_same_rows(first: Path, rows: pl.DataFrame, second: Path, others: pl.DataFrame) -> None:
+    """Refuse two runs whose test scores are not of the same rows.
+
+    Raises:
+        DataError: with what differs: number, row numbers, labels or weights.
+    """
     where = f'runs "{first}" and "{second}" cannot be compared: '
     if len(rows) != len(others):
         raise DataError(
