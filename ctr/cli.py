@@ -64,21 +64,55 @@ def compare(
         list[str] | None,
         typer.Option("--set", metavar="section.key=value", help="Change one key of CONFIG; repeatable."),
     ] = None,
+    tracking_uri: Annotated[
+        str | None, typer.Option("--tracking-uri", help="The MLflow store that knows the run ids.")
+    ] = None,
+    max_auc_loss: Annotated[
+        float,
+        typer.Option("--max-auc-loss", min=0.0, help="Of finished runs: the loss of AUC that may be had."),
+    ] = 0.001,
     force: Annotated[bool, typer.Option("--force", help="Judge again; cells that are done stay.")] = False,
 ) -> None:
     """Compare feature sets: selectors, sizes and cheap alternatives, judged on test once, all together."""
-    from ctr.jobs.compare import compare_what, load_document
+    from ctr.jobs.compare import compare_config, compare_runs, load_document
 
     changes = [word for change in set_ or [] for word in ("--set", change)]
     place = ["--out", str(out)] if out else []
     command = shlex.join(["ctr", "compare", *what, *place, *changes])
     try:
-        folder = compare_what(what, out, set_ or [], force=force, command=command)
+        if len(what) == 1 and what[0].endswith(".toml"):
+            folder = compare_config(Path(what[0]), out, set_ or [], force=force, command=command)
+        else:
+            folder = compare_runs(what, out, margin=max_auc_loss, tracking=tracking_uri, command=command)
     except KeyboardInterrupt:
         typer.echo("interrupted; the same command goes on where it was", err=True)
         raise typer.Exit(130) from None
     typer.echo(load_document(folder)["verdict"])
     typer.echo(f"comparison: {folder / 'comparison.html'}")
+
+
+@app.command()
+def diff(
+    first: Annotated[Path, typer.Argument(help="A feature set, run or bundle.")],
+    second: Annotated[Path, typer.Argument(help="Another one.")],
+) -> None:
+    """Print what two feature sets disagree on: fields, values, pairs, whom that touches, bytes and AUC."""
+    from rich.console import Console
+
+    from ctr.jobs.set_difference import difference, facts
+    from ctr.report.set_difference import shown
+
+    found = difference(first, second)
+    Console().print(
+        shown(
+            (first, second),
+            added=found.added,
+            dropped=found.dropped,
+            fields=found.fields,
+            facts=facts(found),
+            pairs=list(found.pairs),
+        )
+    )
 
 
 @app.command()

@@ -250,6 +250,15 @@ class Job(Run):
         if pairs.is_file():
             self._connection.send(self._table, "interactions", _pairs_table, pairs)
 
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Log a table of the MLflow page as the artifact tables/<name>.json."""
+        self._connection.send(self._table, name, dict, {"columns": list(columns), "data": list(rows)})
+
+    def artifacts(self, paths: Sequence[Path]) -> None:
+        """Log files as they are."""
+        for path in paths:
+            self._connection.send(self._upload, path, None)
+
     def figure(self, name: str, png: bytes) -> None:
         """Log a picture as the artifact figures/<name>.png."""
         self._connection.send(self._file, f"figures/{name}.png", png)
@@ -415,6 +424,26 @@ class _Connection:
                 return error
             self._waiting.popleft()
         return None
+
+
+def run_folder(run_id: str, uri: str | None, fallback: Path) -> Path:
+    """Where a job said that it keeps its run: `output.folder` and the run's name. It may be on another machine.
+
+    Raises:
+        CtrError: MLflow is not installed, does not answer, or knows no such run.
+    """
+    address = uri if uri is not None else _sqlite_uri(fallback.absolute() / "mlflow.db")
+    try:
+        if address.startswith("sqlite:///") and not Path(address.removeprefix("sqlite:///")).is_file():
+            raise CtrError("no such file")
+        with _short_attempts(retries=0):
+            found = _client(address).get_run(run_id)
+    except Exception as error:  # each store has its own exceptions
+        raise CtrError(
+            f'MLflow run "{run_id}" at "{_public(address)}": {_reason(error)}; name the folder of the run, or the '
+            "store with --tracking-uri"
+        ) from None
+    return Path(found.data.params.get("output.folder", "runs")) / str(found.info.run_name)
 
 
 def clean_name(name: str) -> str:

@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from itertools import chain
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 
@@ -37,7 +38,16 @@ def train_cells(
     done = len(cells) - len(waiting)
     aside = f", {done} of them done" if done else ""
     console.print(f"{len(cells)} cells{aside}; {jobs} at a time", highlight=False, soft_wrap=True)
-    for cell, seconds in _trained(waiting, dataset_folder, jobs):
+    shared = {_network(cell): cell.folder(data_digest) for cell in cells if cell.role == "keep_all"}
+    first = [cell for cell in waiting if cell.role == "keep_all"]
+    rest = [cell for cell in waiting if cell.role != "keep_all"]
+    tasks = [
+        (cell, shared.get(_network(cell)) if cell.role == "selector" else None) for cell in [*first, *rest]
+    ]
+    for cell, seconds in chain(
+        _trained(tasks[: len(first)], dataset_folder, jobs),
+        _trained(tasks[len(first) :], dataset_folder, jobs),
+    ):
         done += 1
         aucs = ", ".join(f"{point.facts['valid']['auc']:.4f}" for point in sealed_points(cell, data_digest))
         config = cell.config
@@ -49,15 +59,22 @@ def train_cells(
         )
 
 
-def _trained(cells: Sequence[Cell], dataset_folder: Path, jobs: int) -> Iterator[tuple[Cell, float]]:
-    if jobs == 1 or len(cells) == 1:
-        for cell in cells:
-            yield cell, train_cell(cell, dataset_folder)
+def _network(cell: Cell) -> tuple[str, str, int]:
+    """What keep-all of a cell's network and seed is known by."""
+    return cell.config.backbone.kind, cell.embedding, cell.config.seed
+
+
+def _trained(
+    tasks: Sequence[tuple[Cell, Path | None]], dataset_folder: Path, jobs: int
+) -> Iterator[tuple[Cell, float]]:
+    if jobs == 1 or len(tasks) < 2:
+        for cell, keep_all in tasks:
+            yield cell, train_cell(cell, dataset_folder, keep_all)
         return
     # A fork would copy a process in which PyTorch has threads.
     with ProcessPoolExecutor(jobs, get_context("spawn"), _end_with_parent) as pool:
         try:
-            running = {pool.submit(train_cell, cell, dataset_folder): cell for cell in cells}
+            running = {pool.submit(train_cell, cell, dataset_folder, shared): cell for cell, shared in tasks}
             for future in as_completed(running):
                 yield running[future], future.result()
         except BaseException:

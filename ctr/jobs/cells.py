@@ -87,7 +87,7 @@ class Grid:
 
     def _dim(self, where: Where, seed: int) -> Iterator[Cell]:
         """Keep-all with a narrower row for each feature."""
-        dim = self._comparison.base.embedding.dim
+        dim = self._comparison.run.embedding.dim
         for narrow in sorted({dim // 2, dim // 4} - {0, dim}, reverse=True):
             yield self._cell(
                 "alternative",
@@ -135,8 +135,8 @@ class Grid:
         name = label.replace(" ", "-").replace("+", "-")
         changes = {"selector": selector, "embedding": {"kind": table, **(embedding or {})}}
         try:
-            base = self._comparison.base
-            config = cell_config(base, f"{base.name}-{name}", backbone, seed, changes)
+            run = self._comparison.run
+            config = cell_config(run, f"{run.name}-{name}", backbone, seed, changes)
             if seed == self._comparison.grid.seeds[0]:
                 Networks(config, self._dataset, self._device)  # refuses what does not fit
         except ConfigError as error:
@@ -147,28 +147,28 @@ class Grid:
 
 def kinds(comparison: Comparison) -> list[tuple[str, str]]:
     """Every backbone with every embedding."""
-    backbones = comparison.grid.backbones or [comparison.base.backbone.kind]
-    embeddings = comparison.grid.embeddings or [comparison.base.embedding.kind]
+    backbones = comparison.grid.backbones or [comparison.run.backbone.kind]
+    embeddings = comparison.grid.embeddings or [comparison.run.embedding.kind]
     return [(backbone, embedding) for backbone in backbones for embedding in embeddings]
 
 
 def cell_config(
-    base: Config, name: str, backbone: str, seed: int, changes: dict[str, dict[str, Any]]
+    run: Config, name: str, backbone: str, seed: int, changes: dict[str, dict[str, Any]]
 ) -> Config:
-    """The base with another backbone, seed, selector and embedding; everything else is the same budget.
+    """The run with another backbone, seed, selector and embedding; everything else is the same budget.
 
     Raises:
         ConfigError: the result breaks the rules of a run.
     """
-    content = base.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    content = run.model_dump(mode="json", by_alias=True, exclude_unset=True)
     content |= {"name": name, "seed": seed, "export": {}, "tracking": {"uri": "off"}}
     content["backbone"] = {**content.get("backbone", {}), "kind": backbone}
-    if backbone != base.backbone.kind:
-        # What only the base's own backbone has.
+    if backbone != run.backbone.kind:
+        # What only the run's own backbone has.
         for key in ("layers", "rank", "subnet_units", "first_order"):
             content["backbone"].pop(key, None)
     content["embedding"] = {**content.get("embedding", {}), **changes["embedding"]}
-    if content["embedding"]["kind"] != base.embedding.kind:
+    if content["embedding"]["kind"] != run.embedding.kind:
         kept = ("kind", "dim", *changes["embedding"])
         content["embedding"] = {key: value for key, value in content["embedding"].items() if key in kept}
     selector = changes["selector"]

@@ -27,9 +27,12 @@ from ctr.jobs.cells import Cell, Grid
 from ctr.jobs.cluster_keys import cluster_numbers
 from ctr.jobs.comparison_config import Comparison, load_comparison
 from ctr.jobs.comparison_document import build_document, points_table
+from ctr.jobs.comparison_tracking import is_sent, send
 from ctr.jobs.entries import Entry, Rows, Setting, by_setting, entries_of, judged
+from ctr.jobs.finished_runs import FinishedRuns
 from ctr.jobs.limits import require_batch
 from ctr.jobs.lock import RunLock
+from ctr.jobs.report_facts import test_reads
 from ctr.jobs.scored import weights_of
 from ctr.jobs.sealed_cell import trained
 from ctr.jobs.valid_choice import Choice, choose
@@ -56,7 +59,7 @@ def compare(
     Args:
         out: folder of the result; by default one in the output folder, named after what is compared.
         force: judge again what is finished. Cells that are done stay.
-        command: what the page says repeats it. ship: what trains the base as a run of its own, so far.
+        command: what the page says repeats it. ship: what trains the run as a run of its own, so far.
         console: where progress goes; by default standard error.
 
     Returns:
@@ -66,27 +69,30 @@ def compare(
         CtrError: with the exit code of the command line.
     """
     console = console or Console(stderr=True)
-    base = comparison.base
-    schema = load_schema(base.data.schema_file)
-    device = pick_device(base.training.device)
-    pick_threads(base.training.threads)
+    run = comparison.run
+    schema = load_schema(run.data.schema_file)
+    device = pick_device(run.training.device)
+    pick_threads(run.training.threads)
     with planned(
-        schema, base.data.input, Path(base.data.folder), encoding=base.data.encoding, as_of=base.data.as_of
+        schema, run.data.input, Path(run.data.folder), encoding=run.data.encoding, as_of=run.data.as_of
     ) as plan:
         dataset = Dataset(plan.build())
-    require_batch(base, dataset)
+    require_batch(run, dataset)
     grid = Grid(comparison, dataset, device)
     cells = grid.cells()
     digest = comparison.digest([cell.config.digest(dataset.digest) for cell in cells])
-    folder = out or Path(base.output.folder) / f"{comparison.name}-comparison-{digest}"
+    folder = out or Path(run.output.folder) / f"{comparison.name}-comparison-{digest}"
+    content = comparison.model_dump(mode="json", by_alias=True, exclude_none=True)
     if not force and _digest_of(folder) == digest:
         _say(console, f"already done: {folder} (--force judges it again)")
+        if not is_sent(folder, run, digest):
+            send(folder, load_document(folder), content, run)
         return folder
     _say(console, _foreseen(dataset, comparison.compare.max_auc_loss))
     for reason in grid.left_out:
         _say(console, f"left out: {reason}")
     with RunLock(folder) as lock:
-        jobs = processes(comparison.compare.jobs, device.type, base.training.threads or 1)
+        jobs = processes(comparison.compare.jobs, device.type, run.training.threads or 1)
         train_cells(cells, dataset.folder, dataset.digest, jobs, console)
         lock.check()
         valid = dataset.part("valid")
@@ -95,40 +101,76 @@ def compare(
         _write(folder / "choice.json", _json({"digest": digest, **choice.plain()}))
         scores = _scores(folder, digest, cells, entries, dataset, force=force)
         lock.check()
-        rows = _rows(scores, dataset, base, comparison.compare.cluster)
+        rows = _rows(scores, dataset, run, comparison.compare.cluster)
         entries = [
             judged(entry, scores[f"model_{number}"].to_numpy(), rows) for number, entry in enumerate(entries)
         ]
         facts = _facts(comparison, dataset, digest, command, grid.left_out)
+        facts["dataset"]["test_reads"] = test_reads(dataset)
         facts["ship"] = _shipped(ship, choice.chosen) if ship and choice.chosen else None
         finish(
             folder, entries, rows, choice, comparison.compare.max_auc_loss, comparison.compare.budget, facts
         )
+        send(folder, load_document(folder), content, run)
     return folder
 
 
-def compare_what(
-    what: Sequence[str],
-    out: Path | None,
+def compare_config(
+    path: Path,
+    out: Path | None = None,
     changes: Sequence[str] = (),
     *,
     force: bool = False,
     command: str = "",
     console: Console | None = None,
 ) -> Path:
-    """What `ctr compare` does: a comparison that a file describes, or finished runs; as `compare`.
+    """The comparison that a file describes, with `section.key=value` changes; see `compare`."""
+    comparison = load_comparison(path, changes)
+    run = load_toml(path, "comparison").get("run")
+    of_run = [word for change in changes if change.startswith("run.") for word in ("--set", change[4:])]
+    ship = shlex.join(["ctr", "train", run, *of_run]) if isinstance(run, str) else ""
+    return compare(comparison, out=out, force=force, command=command, ship=ship, console=console)
+
+
+def compare_runs(
+    names: Sequence[str],
+    out: Path | None,
+    *,
+    margin: float = 0.001,
+    tracking: str | None = None,
+    command: str = "",
+) -> Path:
+    """Compare finished runs by the test scores that they left: nothing is trained, and test is not read again.
+
+    Args:
+        names: folders, or ids of MLflow runs.
+        out: folder of the result.
+        margin: the loss of AUC that may be had.
+        tracking: URI of the MLflow store that knows the ids.
 
     Raises:
-        ConfigError: it is neither, or both.
+        CtrError: see `ctr.jobs.finished_runs`; a ConfigError where `out` is missing.
     """
-    path = Path(what[0])
-    if len(what) == 1 and path.suffix == ".toml":
-        comparison = load_comparison(path, changes)
-        base = load_toml(path, "comparison").get("base")
-        of_base = [word for change in changes if change.startswith("base.") for word in ("--set", change[5:])]
-        ship = shlex.join(["ctr", "train", base, *of_base]) if isinstance(base, str) else ""
-        return compare(comparison, out=out, force=force, command=command, ship=ship, console=console)
-    raise ConfigError("expected one comparison (.toml)")
+    runs = FinishedRuns(names, tracking)
+    if out is None:
+        raise ConfigError("--out: expected a folder for the comparison of finished runs")
+    entries, rows = runs.entries(), runs.rows
+    choice = choose(by_setting(entries), None, {})
+    data = runs.reports[0]["dataset"]
+    facts: dict[str, Any] = {
+        "name": out.name,
+        "digest": None,
+        "command": command,
+        "dataset": {key: data[key] for key in ("name", "digest", "rows", "fields", "features", "window")},
+        "grid": None,
+        "rules": {"max_auc_loss": margin},
+        "cluster": None,
+        "left_out": [],
+        "ship": None,
+    }
+    with RunLock(out):
+        finish(out, entries, rows, choice, margin, {}, facts)
+    return out
 
 
 def finish(
@@ -208,7 +250,7 @@ def _scores(
         if kept["digest"][0] == digest:
             return kept
     models = [model for cell in cells for model in trained(cell, dataset, device)]
-    scored, test = score(models, dataset, device)
+    scored, test = score(models, dataset, device, run=f"{folder.name}-{digest}", purpose="comparison")
     columns: dict[str, Any] = {
         "digest": np.full(len(test), digest),
         "row": np.asarray(test.rows),
@@ -226,11 +268,11 @@ def _scores(
     return found
 
 
-def _rows(scores: pl.DataFrame, dataset: Dataset, base: Config, cluster: str | None) -> Rows:
+def _rows(scores: pl.DataFrame, dataset: Dataset, run: Config, cluster: str | None) -> Rows:
     weights = scores["weight"].to_numpy() if "weight" in scores.columns else None
     clusters = None
     if cluster is not None:
-        clusters = cluster_numbers(dataset.schema, base.data.input, cluster, scores["row"].to_numpy())
+        clusters = cluster_numbers(dataset.schema, run.data.input, cluster, scores["row"].to_numpy())
     return Rows(scores["label"].to_numpy(), weights, clusters)
 
 

@@ -1,7 +1,7 @@
 """What a comparison compares: one TOML file over the configuration of a run.
 
 name = "ml100k"
-base = "pipelines/configs/ml100k.toml"   # or [base] with the sections of a run
+run = "pipelines/configs/ml100k.toml"   # or [run] with the sections of a run
 [grid]
 selectors = ["optfs", "frequency"]
 sizes = [0.5, 0.2, 0.1]
@@ -63,7 +63,7 @@ Names = Annotated[list[str], Field(min_length=1)]
 class Grid(Strict):
     """Every combination of these is trained; keep-all beside them, once for each backbone, embedding and seed.
 
-    sizes: shares of the vocabulary values to keep. backbones, embeddings: unset, those of the base.
+    sizes: shares of the vocabulary values to keep. backbones, embeddings: unset, those of the run.
     """
 
     selectors: Annotated[Names, _known("selector", SELECTORS)]
@@ -80,7 +80,7 @@ class Rules(Strict):
 
     max_auc_loss: the loss of AUC that may be had. cluster: a column of the log; rows that agree in it (the impressions
     of a user) are drawn together. alternatives: what costs as many bytes without any selection: `dim`: keep-all at
-    widths of a quarter and a half of the base's; `min_count`: the most frequent values, dropped ones read as unknown;
+    widths of a quarter and a half of the run's; `min_count`: the most frequent values, dropped ones read as unknown;
     `unified`: keep-all in one hashed table.
     max_bytes (of the bundle), max_fields, max_cost (the sum of `cost` of fields that keep anything): a budget that the
     chosen set must fit. jobs: cells trained at a time, each in a process with `training.threads` threads (unset: 1);
@@ -103,10 +103,10 @@ class Rules(Strict):
 
 
 class Comparison(Strict):
-    """A whole comparison. `base`: the run whose settings all share."""
+    """A whole comparison. `run`: the run whose settings all share."""
 
     name: str
-    base: Config
+    run: Config
     grid: Grid
     compare: Rules = Rules()
 
@@ -123,19 +123,19 @@ class Comparison(Strict):
 
 
 def load_comparison(path: Path, changes: Sequence[str] = ()) -> Comparison:
-    """Read a comparison, and apply `section.key=value` changes to it (`base.training.epochs=2` to its base).
+    """Read a comparison, and apply `section.key=value` changes to it (`run.training.epochs=2` to its run).
 
     Raises:
         ConfigError: a file is missing, no TOML, or breaks its rules, all of them.
     """
     values = load_toml(path, "comparison")
-    base = values.get("base")
-    if isinstance(base, str):
-        values["base"] = load_toml(Path(base), f'comparison "{path}": base')
-    elif base is None and "data" in values:
+    run = values.get("run")
+    if isinstance(run, str):
+        values["run"] = load_toml(Path(run), f'comparison "{path}": run')
+    elif run is None and "data" in values:
         raise ConfigError(
-            f'comparison "{path}": expected base and [grid], found the configuration of a single run; state '
-            f'base = "{path}" and [grid] in a file of its own, or train it with `ctr train {path}`'
+            f'comparison "{path}": expected run and [grid], found the configuration of a single run; state '
+            f'run = "{path}" and [grid] in a file of its own, or train it with `ctr train {path}`'
         )
     for change in changes:
         apply_change(values, change)

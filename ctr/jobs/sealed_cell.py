@@ -7,6 +7,7 @@ cell.json      sizes, quality on valid, seconds; written last, so a cell that ha
 """
 
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -54,8 +55,12 @@ def is_done(folder: Path) -> bool:
     return (folder / _DONE).is_file()
 
 
-def train_cell(cell: Cell, dataset_folder: Path) -> float:
+def train_cell(cell: Cell, dataset_folder: Path, keep_all: Path | None = None) -> float:
     """Train what a cell has to train, and leave its files; returns the seconds that it took.
+
+    Args:
+        keep_all: the folder of the finished cell that trained keep-all with the same network and seed; a selector that
+            asks the trained network finds it there.
 
     Raises:
         CtrError: another process trains it, or memory ran out.
@@ -66,6 +71,8 @@ def train_cell(cell: Cell, dataset_folder: Path) -> float:
     with RunLock(folder) as lock:
         if not is_done(folder):
             device = pick_device(cell.config.training.device)
+            if keep_all is not None:
+                _share_keep_all(keep_all, folder)
             with memory_told(memory_advice(cell.config)):
                 models = trained(cell, dataset, device, lock.check)
                 _measure(cell, models, dataset, device, folder)
@@ -112,6 +119,21 @@ def sealed_points(cell: Cell, data_digest: str) -> list[SealedPoint]:
             f'cell "{folder}" is not as it was written ({error!r}); delete the folder, and the same command trains it '
             "again"
         ) from None
+
+
+def _share_keep_all(keep_all: Path, folder: Path) -> None:
+    """Put the checkpoints of keep-all among those of a cell; no byte is copied where the disk can link files."""
+    source, target = keep_all / "checkpoints" / "baseline", folder / "checkpoints" / "baseline"
+    if target.exists() or not source.is_dir():
+        return
+    scratch = target.with_name(".baseline")
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        shutil.copytree(source, scratch, copy_function=os.link)
+    except (OSError, shutil.Error):
+        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.copytree(source, scratch)
+    scratch.replace(target)
 
 
 def _measure(cell: Cell, models: list[Model], dataset: Dataset, device: torch.device, folder: Path) -> None:

@@ -19,6 +19,7 @@ from ctr.report.comparison_tables import (
 )
 from ctr.report.comparison_words import same
 from ctr.report.html import render, write_page
+from ctr.report.looks import looks_sentence
 from ctr.report.units import count, share
 
 
@@ -74,6 +75,7 @@ def _facts(document: Mapping[str, Any]) -> list[tuple[str, str]]:
             "clicks in test",
             f"{count(document['positives'])} ({share(document['positives'] / document['rows'])})",
         ),
+        ("looks at the test rows", looks_sentence({**document, "run": None}) or "not counted"),
         ("loss that may be had", f"{margin['max_auc_loss']:g} of AUC"),
         ("rows that belong together", document["cluster"] or "none: every row stands for itself"),
         ("training seeds", ", ".join(map(str, document["seeds"]))),

@@ -86,7 +86,9 @@ def stability_plot(document: Mapping[str, Any]) -> Plot | None:
         axes.axvline(0.0, color=INK, linewidth=1.0)
         axes.grid(axis="x")
         axes.spines["left"].set_visible(False)
-        axes.set_xlabel("stability: 0 as by chance, 1 always the same")
+        axes.set_xlabel(
+            "0 as by chance, 1 the same" if narrow else "stability: 0 as by chance, 1 always the same"
+        )
 
     parts = [f"{_stable_name(e)} {decimal(e['features']['nogueira']['value'], 2)}" for e in found]
     caption = (
@@ -117,7 +119,12 @@ def importance_plot(document: Mapping[str, Any]) -> Plot | None:
         for place, name in enumerate(shown):
             values = np.asarray(importance[name])
             axes.scatter(
-                values, place + swarm(values / reach), s=16, color=SERIES[0], alpha=0.75, linewidths=0
+                values,
+                place + swarm((values / reach).tolist()),
+                s=16,
+                color=SERIES[0],
+                alpha=0.75,
+                linewidths=0,
             )
             axes.plot([values.min(), values.max()], [place, place], color=GRID, linewidth=1.2, zorder=0)
         axes.axvline(0.0, color=INK, linewidth=1.0)
@@ -126,7 +133,9 @@ def importance_plot(document: Mapping[str, Any]) -> Plot | None:
         axes.xaxis.set_major_locator(few_ticks())
         axes.grid(axis="x")
         axes.spines["left"].set_visible(False)
-        axes.set_xlabel("valid AUC that is lost when the field is shuffled")
+        axes.set_xlabel(
+            "valid AUC lost by shuffling" if narrow else "valid AUC lost when the field is shuffled"
+        )
 
     parts = [f"{name} {decimal(min(importance[name]))} to {decimal(max(importance[name]))}" for name in shown]
     within = document["equal_runs"]["within"]
@@ -140,7 +149,7 @@ def importance_plot(document: Mapping[str, Any]) -> Plot | None:
     )
 
 
-def swarm(places: "np.ndarray[Any, np.dtype[np.float64]]", width: float = 0.012) -> Any:
+def swarm(places: Sequence[float], width: float = 0.012) -> Any:
     """Heights, within a row of height 1, that keep dots at nearly equal places apart: 0, then below and above it."""
     heights = np.zeros(len(places))
     bins: dict[int, int] = {}

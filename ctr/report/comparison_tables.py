@@ -12,13 +12,12 @@ Document = Mapping[str, Any]
 
 def settings_table(document: Document) -> Table:
     """Every setting with its quality and sizes."""
-    where = _several(document)
     rows = []
     for each in document["settings"]:
         chosen = " (chosen)" if each["chosen"] else ""
         rows.append(
             [
-                Cell(setting_words(each, where=where) + chosen),
+                _name(each, document, chosen),
                 _number(each["kept"], count),
                 _number(each["ratio"], share),
                 _number(
@@ -48,18 +47,17 @@ def settings_table(document: Document) -> Table:
 def keep_all_table(document: Document) -> Table | None:
     """Every difference to keep-all: what it says about the margin, and its intervals."""
     found = [each for each in document["settings"] if "keep_all" in each["differences"]]
-    where = _several(document)
     rows = []
     for each in found:
         difference = each["differences"]["keep_all"]
         chosen = " (chosen)" if each["chosen"] else ""
-        name = Cell(setting_words(each, where=where) + chosen)
-        rows.append([name, Cell(difference["sentence"]), *_numbers(difference)])
+        rows.append([_name(each, document, chosen), Cell(difference["sentence"]), *_numbers(difference)])
     together = "clusters of rows" if document["clustered"] else "rows"
     caption = (
-        f"Test AUC and log loss minus those of keep-all, paired by row and seed. Intervals speak about other "
-        f"{together} from the same source and other training seeds. The sentence of the chosen set is by its own 95 % interval: it "
-        f"was chosen before test was read. All others are by the intervals for {document['comparisons']} at once."
+        "Test AUC and log loss minus those of keep-all, paired by row and seed. Intervals speak about other "
+        f"{together} from the same source and other training seeds. The sentence of the chosen set is by its own 95 % "
+        "interval: it was chosen before test was read. All others are by the intervals for "
+        f"{document['comparisons']} at once."
     )
     columns = ["setting", "to keep-all, it", *_columns(document)]
     return Table("keep-all", caption, columns, rows, words=columns[1:2]) if rows else None
@@ -67,12 +65,12 @@ def keep_all_table(document: Document) -> Table | None:
 
 def rivals_table(document: Document) -> Table | None:
     """Every difference to the most frequent values, and to the best cheap alternative."""
-    where, rows = _several(document), []
+    rows = []
     for each in document["settings"]:
         for against, difference in each["differences"].items():
             if against != "keep_all":
-                name = f"{setting_words(each, where=where)} minus {setting_words(difference['other'])}"
-                rows.append([Cell(name), Cell(_told(difference)), *_numbers(difference)])
+                other = f" minus {setting_words(difference['other'])}"
+                rows.append([_name(each, document, other), Cell(_told(difference)), *_numbers(difference)])
     caption = (
         "Against the most frequent values, as many of them, and against the best on valid of the cheap alternatives "
         "whose tables take no more bytes (10 % more at most)."
@@ -125,12 +123,11 @@ def stability_table(document: Document) -> Table | None:
     """How alike the choices of runs are."""
     rows = []
     for each in document["stability"]:
-        place = f", {each['backbone']}, {each['embedding']}" if _several(document) else ""
         index = each["features"]["nogueira"]
         fields, pairs = each["fields"]["nogueira"], each["pairs"]
         rows.append(
             [
-                Cell(setting_words(each) + place),
+                _name(each, document),
                 _number(each["runs"], count),
                 Cell(f"{index['value']:.2f} ({index['low']:.2f} to {index['high']:.2f})", index["value"])
                 if index
@@ -177,6 +174,11 @@ def fields_by_run_table(document: Document) -> Table | None:
     several = _several(document)
     columns = ["field", *(setting_words(each, where=several) for each in found)]
     return Table("fields-by-run", "Runs in which a field keeps any value.", columns, rows)
+
+
+def _name(each: Mapping[str, Any], document: Document, more: str = "") -> Cell:
+    text = setting_words(each, where=_several(document)) + more
+    return Cell(text.replace(" %", "\u00a0%"))  # the number and its unit stay on one line
 
 
 def _number(value: float | None, write: Any) -> Cell:

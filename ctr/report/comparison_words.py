@@ -34,14 +34,14 @@ def _words(difference: Mapping[str, Any], margin: float, value: float, low: floa
         text = f"loses {decimal(-value)} ({decimal(-high)} to {decimal(-low)})"
     else:
         text = f"not decided: this log can prove no margin under {difference['provable']:.2g}; "
-        text += more_words(difference["more_rows"])
+        text += more_words(difference["more_rows"], margin)
     return text if difference["seeds_known"] else f"{text} (this model only)"
 
 
-def more_words(rows: int | None) -> str:
+def more_words(rows: int | None, margin: float) -> str:
     """How much more would decide."""
     if rows is None:
-        return "training seeds differ by more than that, so more seeds would, more rows alone would not"
+        return f"seeds differ by more than {margin:g}: more seeds would, more rows alone would not"
     if rows == 0:
         return "rows are enough for a model that loses nothing, and this one may lose that much"
     return f"about {count(_round(rows))} more rows would"

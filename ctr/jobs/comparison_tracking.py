@@ -1,0 +1,105 @@
+"""A comparison in MLflow: a parent run with its tables, and a nested run for each model.
+
+All of it is on disk before, so a store that does not answer loses nothing: the same command sends it later.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from ctr.config import Config
+from ctr.errors import CtrError
+from ctr.report.comparison_words import setting_words
+from ctr.settings import dump_toml
+from ctr.tracking import OFF, Tracker
+
+_STATE = "mlflow.json"
+_SETTING = ("role", "label", "size", "backbone", "embedding", "seed", "chosen", "source")
+
+
+def is_sent(folder: Path, config: Config, digest: str | None) -> bool:
+    """Whether MLflow has all of the comparison in `folder`, or is not to have it."""
+    return config.tracking.uri == OFF or _state(folder).get("sent") == digest
+
+
+def send(folder: Path, document: Mapping[str, Any], content: Mapping[str, Any], config: Config) -> None:
+    """Log a finished comparison; one that was sent in part goes on in the same runs.
+
+    Args:
+        folder: of the comparison.
+        document: what its `comparison.json` holds.
+        content: the configuration of the comparison.
+        config: of the run, which says where to.
+
+    Raises:
+        CtrError: MLflow does not answer, or not all could be sent.
+    """
+    if config.tracking.uri == OFF:
+        return
+    try:
+        tracker = Tracker.open(
+            config.tracking.uri, config.tracking.experiment, fallback=Path(config.output.folder)
+        )
+        state = _state(folder)
+        tags = {"comparison": document["name"], "verdict": document["verdict"]}
+        run_id = state.get("run_id") if state.get("uri") == tracker.uri else None
+        with tracker.job(
+            folder.name, config=content, config_text=dump_toml(content), tags=tags, datasets=[], run_id=run_id
+        ) as job:
+            _write(folder, {"run_id": job.run_id, "uri": tracker.uri})
+            table = pl.read_parquet(folder / "comparison.parquet")
+            for row in table.iter_rows(named=True):
+                with job.stage(f"{setting_words(row, where=True)}, seed {row['seed']}") as stage:
+                    stage.params({key: row[key] for key in _SETTING})
+                    numbers = {key: value for key, value in row.items() if key not in _SETTING}
+                    stage.metrics({k: v for k, v in numbers.items() if isinstance(v, int | float)}, step=0)
+            job.table("comparison", *_rows(document))
+            job.artifacts([folder / f"comparison.{kind}" for kind in ("json", "html", "parquet")])
+            run_id = job.run_id
+        _write(folder, {"run_id": run_id, "uri": tracker.uri, "sent": document["digest"]})
+    except CtrError as error:
+        raise CtrError(
+            f'{error}; the comparison itself is done, all of it is in "{folder}", and the same command sends it once '
+            "MLflow answers"
+        ) from None
+
+
+def _rows(document: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
+    """The table of the MLflow page: a row for each setting."""
+    columns = ["setting", "backbone", "embedding", "kept", "bundle_bytes", "valid_auc", "test_auc"]
+    columns += ["minus_keep_all", "low", "high", "low_corrected", "high_corrected", "verdict"]
+    rows = []
+    for each in document["settings"]:
+        difference = each["differences"].get("keep_all")
+        bounds: list[Any] = [None] * 6
+        if difference is not None:
+            auc, wide = difference["auc"], difference["auc_corrected"]
+            bounds = [
+                auc["value"],
+                auc["low"],
+                auc["high"],
+                wide["low"],
+                wide["high"],
+                difference["sentence"],
+            ]
+        aucs = [each[part]["auc"]["mean"] for part in ("valid", "test")]
+        sizes = [each["kept"], each["bundle_bytes"]]
+        rows.append([setting_words(each), each["backbone"], each["embedding"], *sizes, *aucs, *bounds])
+    return columns, rows
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((folder / _STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _write(folder: Path, content: Mapping[str, Any]) -> None:
+    scratch = folder / f".{_STATE}"
+    scratch.write_text(json.dumps(content), encoding="utf-8")
+    scratch.replace(folder / _STATE)

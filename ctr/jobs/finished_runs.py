@@ -1,0 +1,262 @@
+"""Finished runs as the entries of a comparison, whatever trained them: only their scored rows must be the same."""
+
+import json
+import re
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from ctr.errors import ConfigError, CtrError, DataError, nearest
+from ctr.jobs.entries import Entry, Rows, Setting, judged, keep_all_of
+from ctr.tracking import run_folder
+
+_RUN_ID = re.compile(r"[0-9a-f]{32}")
+
+
+class FinishedRuns:
+    """Runs read from their folders.
+
+    Args:
+        names: folders, or ids of MLflow runs whose folders are on this machine.
+        tracking: URI of the MLflow store that knows the ids; None is the one beside the runs.
+
+    Raises:
+        ConfigError: fewer than two, one of them twice, or a folder that is no run.
+        CtrError: a file of a run is missing or cannot be read.
+        DataError: two runs scored other rows, or found other labels.
+    """
+
+    def __init__(self, names: Sequence[str], tracking: str | None = None) -> None:
+        if len(names) < 2:
+            raise ConfigError(
+                f"expected at least two runs, or one comparison (.toml), found {_listed(names)}; the report of a run "
+                "compares it with keep-all already"
+            )
+        self.folders = [_folder(name, tracking) for name in names]
+        for folder in self.folders:
+            if [other.resolve() for other in self.folders].count(folder.resolve()) > 1:
+                raise ConfigError(f'run "{folder}" is named more than once')
+        self.reports = [_read(folder) for folder in self.folders]
+        self._configs = [_config(folder) for folder in self.folders]
+        self._scores = [test_scores(folder) for folder in self.folders]
+        for folder, scores in zip(self.folders[1:], self._scores[1:], strict=True):
+            require_same_rows(self.folders[0], self._scores[0], folder, scores)
+        self._require_equal_budgets()
+
+    @property
+    def rows(self) -> Rows:
+        """The test rows that all of them scored."""
+        first = self._scores[0]
+        weights = first["weight"].to_numpy().astype(np.float64) if "weight" in first.columns else None
+        return Rows(first["label"].to_numpy(), weights)
+
+    def entries(self) -> list[Entry]:
+        """Keep-all of each backbone, embedding and seed, and what each run selected.
+
+        Raises:
+            ConfigError: runs of one setting and seed differ.
+        """
+        found: dict[tuple[Setting, int], Entry] = {}
+        for number in range(len(self.folders)):
+            for entry in self._of(number):
+                before = found.setdefault((entry.setting, entry.seed), entry)
+                if not np.array_equal(before.test, entry.test):
+                    raise ConfigError(
+                        f'runs "{before.source}" and "{entry.source}" both hold "{entry.setting.label}" with seed '
+                        f"{entry.seed}, {entry.setting.backbone} and {entry.setting.embedding}, and scored rows "
+                        "differently: leave one of them out"
+                    )
+        return list(found.values())
+
+    def _of(self, number: int) -> list[Entry]:
+        folder, report, scores = self.folders[number], self.reports[number], self._scores[number]
+        own, rows = self._setting(number), self.rows
+        fields = report["feature_set"]["fields"]
+        everything = {name: counts["total"] for name, counts in fields.items()}
+        total = report["feature_set"]["total"]
+        nothing_selected = report["selected"] is None
+        baseline = {
+            "kept": total,
+            "ratio": 1.0,
+            "fields": everything,
+            "cost": _all_of(report["feature_set"]["cost"]),
+            "groups": None,
+            "bundle_bytes": report["bundle"]["bytes"] if nothing_selected else None,
+            "seconds": {"train": report["seconds"]["baseline"] or 0.0},
+            **_weights_and_valid(report, "baseline", total),
+        }
+        keep_all = Entry(keep_all_of(own), report["seed"], baseline, None, np.zeros(0), None, folder)
+        found = [judged(keep_all, scores["baseline"].to_numpy(), rows)]
+        if not nothing_selected:
+            stages = ("search", "retrain")
+            facts = {
+                "kept": report["feature_set"]["kept"],
+                "ratio": report["feature_set"]["ratio"],
+                "fields": {name: counts["kept"] for name, counts in fields.items()},
+                "cost": report["feature_set"]["cost"],
+                "groups": report["feature_set"]["groups"],
+                "bundle_bytes": report["bundle"]["bytes"],
+                "seconds": {stage: report["seconds"][stage] or 0.0 for stage in stages},
+                **_weights_and_valid(report, "selected", total),
+            }
+            entry = Entry(own, report["seed"], facts, None, np.zeros(0), folder / "feature_set", folder)
+            found.append(judged(entry, scores["selected"].to_numpy(), rows))
+        return found
+
+    def _setting(self, number: int) -> Setting:
+        report, selector = self.reports[number], self._configs[number].get("selector", {})
+        asked = selector.get("ratio")
+        size = None if report["selected"] is None else round(report["feature_set"]["ratio"], 3)
+        return Setting(
+            "selector",
+            report["selector"],
+            float(asked[0]) if asked else size,
+            self._named(number, "backbone"),
+            self._named(number, "embedding"),
+        )
+
+    def _named(self, number: int, section: str) -> str:
+        """The kind, with the settings in which runs of that kind differ."""
+        own = self._configs[number].get(section, {})
+        kind = str(own.get("kind", self.reports[number][section]))
+        alike = [
+            config.get(section, {})
+            for config, report in zip(self._configs, self.reports, strict=True)
+            if report[section] == self.reports[number][section]
+        ]
+        differing = sorted(
+            key for key in own if any(other.get(key) != own[key] for other in alike) and key != "kind"
+        )
+        return ", ".join([kind, *(f"{key} {own[key]}" for key in differing)])
+
+    def _require_equal_budgets(self) -> None:
+        first = self._configs[0].get("training", {})
+        for folder, config in zip(self.folders[1:], self._configs[1:], strict=True):
+            own = config.get("training", {})
+            for key in sorted({*first, *own} - {"device", "threads"}):
+                if first.get(key) != own.get(key):
+                    raise ConfigError(
+                        f'runs "{self.folders[0]}" and "{folder}" were not trained alike: training.{key} is '
+                        f"{first.get(key)!r} and {own.get(key)!r}; a comparison needs equal budgets"
+                    )
+
+
+def _weights_and_valid(report: dict[str, Any], model: str, total: int) -> dict[str, Any]:
+    found = report[model]
+    sizes = {key: found[key] for key in ("parameters", "bytes", "table_bytes")}
+    return {**sizes, "total": total, "valid": found["valid"], "importance": None}
+
+
+def _all_of(cost: dict[str, float] | None) -> dict[str, float] | None:
+    return None if cost is None else {"kept": cost["total"], "total": cost["total"]}
+
+
+def _folder(name: str, tracking: str | None) -> Path:
+    path = Path(name)
+    if path.is_dir():
+        return path
+    if _RUN_ID.fullmatch(name):
+        return _folder_of_id(name, tracking)
+    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    close = nearest(path.name, siblings)
+    raise ConfigError(
+        f'"{name}": expected a comparison (.toml), the folder of a finished run or the id of an MLflow run (32 letters '
+        f"a to f and digits), found no such folder{close if 'nearest' in close else ''}"
+    )
+
+
+def _folder_of_id(run_id: str, tracking: str | None) -> Path:
+    """Where a run is kept: as a run folder beside this one says, or as MLflow does."""
+    for state in Path("runs").glob("*/mlflow.json"):
+        if f'"{run_id}"' in state.read_text(encoding="utf-8"):
+            return state.parent
+    folder = run_folder(run_id, tracking, Path("runs"))
+    if not folder.is_dir():
+        raise CtrError(
+            f'MLflow run "{run_id}" is kept in "{folder}", which is not on this machine; its test scores are needed: '
+            "copy the folder here and name it"
+        )
+    return folder
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        for key in (
+            "baseline",
+            "selected",
+            "feature_set",
+            "bundle",
+            "seconds",
+            "seed",
+            "selector",
+            "dataset",
+        ):
+            content[key]
+    except FileNotFoundError:
+        unfinished = (folder / "config.toml").is_file()
+        reason = "the run is not finished: repeat its command first" if unfinished else "that is no run"
+        raise ConfigError(f'run "{folder}" has no file "report.json"; {reason}') from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CtrError(f'"{folder / "report.json"}" is not as a run writes it ({error!r})') from None
+    return content
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CtrError(f'run "{folder}": its config.toml cannot be read ({error})') from None
+
+
+def test_scores(folder: Path) -> pl.DataFrame:
+    """Test rows of a run: row, label, baseline, selected and, where rows have one, weight.
+
+    Raises:
+        CtrError: they are missing or cannot be read.
+    """
+    path = folder / "scores" / "test.parquet"
+    try:
+        found = pl.read_parquet(path)
+        return found.select(
+            "row", "label", "baseline", "selected", *(["weight"] if "weight" in found.columns else [])
+        )
+    except (OSError, pl.exceptions.PolarsError) as error:
+        reason = str(error).splitlines()[0]
+        raise CtrError(
+            f'run "{folder}": its test scores "{path}" cannot be read ({reason}); repeat the run with --force'
+        ) from None
+
+
+def require_same_rows(first: Path, rows: pl.DataFrame, second: Path, others: pl.DataFrame) -> None:
+    """Refuse two runs whose test scores are not of the same rows.
+
+    Raises:
+        DataError: with what differs: number, row numbers, labels or weights.
+    """
+    where = f'runs "{first}" and "{second}" cannot be compared: '
+    if len(rows) != len(others):
+        raise DataError(
+            f"{where}they scored {len(rows):,} and {len(others):,} test rows; expected the same rows, of the same log "
+            "and split"
+        )
+    for column, words in (("row", "row numbers"), ("label", "labels"), ("weight", "weights")):
+        if (column in rows.columns) != (column in others.columns):
+            raise DataError(f"{where}one of them has {words} and the other has none")
+        if column not in rows.columns:
+            continue
+        differ = np.flatnonzero(rows[column].to_numpy() != others[column].to_numpy())
+        if len(differ):
+            at = int(differ[0])
+            raise DataError(
+                f"{where}their {words} differ in {len(differ):,} of {len(rows):,} test rows, first at position {at}: "
+                f"{rows[column][at]} and {others[column][at]}; expected the same rows, of the same log and split"
+            )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " ".join(f'"{name}"' for name in names) or "none"

@@ -1,0 +1,76 @@
+"""A comparison in MLflow, and without one that answers."""
+
+import io
+import json
+
+import pytest
+from mlflow import MlflowClient
+from rich.console import Console
+
+import ctr.jobs.compare as job
+from ctr.errors import CtrError
+from tests.jobs.comparison_logs import comparison, content, write_log
+
+SMALL = {
+    "grid": {"selectors": ["frequency"], "sizes": [0.5], "seeds": [0]},
+    "compare": {"alternatives": []},
+}
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory):
+    return write_log(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(autouse=True)
+def _plain_page(monkeypatch):
+    monkeypatch.setattr(
+        job, "write_comparison", lambda document, folder, _: (folder / "comparison.html").touch()
+    )
+
+
+def run(config, **keys):
+    return job.compare(config, console=Console(file=io.StringIO()), **keys)
+
+
+def tracked(log, folder, uri):
+    changed = content(log, folder)["run"] | {"tracking": {"uri": uri, "experiment": "tiny"}}
+    return comparison(log, folder, run=changed, **SMALL)
+
+
+def test_a_comparison_is_a_parent_run_with_a_table_and_a_nested_run_for_each_model(log, tmp_path):
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    folder = run(tracked(log, tmp_path, uri))
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("tiny").experiment_id
+    runs = client.search_runs([experiment])
+    parents = [each for each in runs if "mlflow.parentRunId" not in each.data.tags]
+    nested = [each for each in runs if "mlflow.parentRunId" in each.data.tags]
+    assert len(parents) == 1
+    assert parents[0].info.status == "FINISHED"
+    assert parents[0].data.tags["verdict"] == job.load_document(folder)["verdict"]
+    names = {path.path for path in client.list_artifacts(parents[0].info.run_id)}
+    assert {"comparison.json", "comparison.html", "comparison.parquet", "tables"} <= names
+    assert {each.info.run_name for each in nested} == {
+        "keep all, deepfm, table, seed 0",
+        "frequency at 50 %, deepfm, table, seed 0",
+    }
+    kept = next(each for each in nested if "frequency" in each.info.run_name)
+    assert kept.data.params["label"] == "frequency"
+    assert 0.5 < kept.data.metrics["test_auc"] < 1.0
+    before = len(runs)
+    run(tracked(log, tmp_path, uri))
+    assert len(client.search_runs([experiment])) == before
+
+
+def test_a_store_that_does_not_answer_loses_nothing_and_gets_it_by_the_same_command(log, tmp_path):
+    broken = tmp_path / "store"
+    broken.write_text("no database")
+    with pytest.raises(CtrError, match="the comparison itself is done") as told:
+        run(tracked(log, tmp_path, f"sqlite:///{broken}"), out=tmp_path / "out")
+    assert "the same command sends it" in str(told.value)
+    assert job.load_document(tmp_path / "out")["verdict"]
+    broken.unlink()
+    run(tracked(log, tmp_path, f"sqlite:///{broken}"), out=tmp_path / "out")
+    state = json.loads((tmp_path / "out" / "mlflow.json").read_text())
+    assert state["sent"] == job.load_document(tmp_path / "out")["digest"]

@@ -1,0 +1,106 @@
+"""The document of a comparison of made-up models, whose true differences are known."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from ctr.jobs.comparison_document import build_document
+from ctr.jobs.entries import Entry, Rows, Setting, by_setting, judged
+from ctr.jobs.valid_choice import choose
+from ctr.report.comparison_words import verdict_words
+
+ROWS = 1500
+FIELDS = {"user_id": 900, "item_id": 500, "hour": 24, "noise <b>": 60}
+LOSSES = {("optfs", 0.5): 0.0, ("optfs", 0.1): 0.15, ("frequency", 0.5): 0.3, ("frequency", 0.1): 0.6}
+LOSSES |= {("width 8", None): 0.05, ("unified", 0.5): 0.02, ("unified", 0.1): 0.2, ("keep all", None): 0.0}
+
+
+def entries(seeds=(0, 1, 2)):
+    """Scores whose noise grows with what is lost; rows and entries."""
+    random = np.random.default_rng(3)
+    labels = (random.random(ROWS) < 0.3).astype(np.uint8)
+    hard, rows, found = random.normal(size=ROWS), Rows(labels), []
+    for (label, size), loss in LOSSES.items():
+        role = {"keep all": "keep_all", "optfs": "selector", "frequency": "selector"}.get(
+            label, "alternative"
+        )
+        for seed in seeds:
+            own = np.random.default_rng(seed)
+            scores = (
+                1.4 * labels + hard + (0.3 + loss) * own.normal(size=ROWS) + loss * random.normal(size=ROWS)
+            )
+            share = size or 1.0
+            kept = {name: round(share * number) for name, number in FIELDS.items()}
+            if label == "optfs":
+                kept["noise <b>"] = 0
+            tables = 4000 if label == "width 8" else round(8000 * share)
+            facts = {
+                "kept": sum(kept.values()),
+                "total": sum(FIELDS.values()),
+                "ratio": share,
+                "fields": kept,
+                "cost": None,
+                "groups": None,
+                "parameters": 5000 + tables,
+                "bytes": 20_000 + 4 * tables,
+                "table_bytes": 4 * tables,
+                "bundle_bytes": 50_000 + 6 * tables,
+                "valid": {"auc": 0.79 - loss / 10 + 0.001 * seed, "logloss": 0.5 + loss / 20},
+                "seconds": {"search": 1.0, "train": 4.0 + seed},
+                "importance": {name: 0.1 / (n + 1) + 0.01 * seed for n, name in enumerate(FIELDS)},
+            }
+            probabilities = 1.0 / (1.0 + np.exp(-(scores - 1.2)))
+            setting = Setting(role, label, size, "deepfm", "table")
+            entry = Entry(
+                setting, seed, facts, probabilities, np.zeros(0), None, Path(f"cells/{label}-{seed}")
+            )
+            found.append(judged(entry, probabilities, rows))
+    return found, rows
+
+
+def _alike(label, size):
+    index = {"value": 0.7 if label == "optfs" else 1.0, "low": 0.6, "high": 0.8}
+    return {
+        "role": "selector",
+        "label": label,
+        "size": size,
+        "backbone": "deepfm",
+        "embedding": "table",
+        "runs": 3,
+        "features": {"nogueira": index, "jaccard": 0.8},
+        "fields": {"nogueira": None, "jaccard": 1.0},
+        "pairs": None,
+        "coin_flips": 7,
+        "coin_flips_named": [{"field": "user_id", "value": "<u7>", "count": 40}],
+        "fields_by_run": dict.fromkeys(FIELDS, 3),
+    }
+
+
+@cache
+def document(seeds=(0, 1, 2)):
+    found, rows = entries(seeds)
+    choice = choose(by_setting(found), rows, {})
+    built = build_document(found, rows, choice, 0.001, {})
+    built |= {
+        "name": "made <up>",
+        "digest": "0" * 12,
+        "command": "ctr compare made-up.toml --out out",
+        "ship": "ctr train run.toml --set selector.kind=optfs",
+        "dataset": {
+            "name": "made up",
+            "digest": "d" * 36,
+            "rows": {"train": 9000, "valid": ROWS, "test": ROWS},
+        }
+        | {"fields": 4, "features": 1492, "window": None, "test_reads": {"look": 1, "reads": [{"run": "x"}]}},
+        "cluster": None,
+        "left_out": [],
+        "stability": [_alike(label, size) for label in ("optfs", "frequency") for size in (0.5, 0.1)],
+        "chosen_set": {
+            "feature_set": {"fields": {name: {"kept": n // 2, "total": n} for name, n in FIELDS.items()}},
+            "gates": {"edges": [-1.0, 0.0, 1.0], "kept": [0, 9], "dropped": [5, 0]},
+        },
+    }
+    built["margin"] |= {"foreseen": 0.004, "assumed_auc": 0.75, "assumed_correlation": 0.95}
+    built["verdict"] = verdict_words(built)
+    return built

@@ -1,0 +1,168 @@
+"""The page of a comparison: its words, and the whole of it in a real headless Chromium."""
+
+import json
+import re
+
+import pytest
+
+from ctr.report import comparison_tables as tables
+from ctr.report.comparison import write_comparison
+from ctr.report.comparison_plots import swarm
+from ctr.report.comparison_words import margin_words, more_words, rival_words, setting_words
+from tests.report.comparison_documents import document
+from tests.report.test_browser import CHROMIUM, opened
+
+browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
+PROBE = """
+<script>
+const all = (selector) => [...document.querySelectorAll(selector)];
+const found = { drawings: [], requests: performance.getEntriesByType("resource").map((entry) => entry.name) };
+for (const svg of all("svg")) {
+  const box = svg.getBoundingClientRect();
+  const outside = [...svg.querySelectorAll("text")].filter((text) => {
+    const at = text.getBoundingClientRect();
+    return at.left < box.left - 1 || at.right > box.right + 1 || at.top < box.top - 1 || at.bottom > box.bottom + 1;
+  });
+  const shapes = [...svg.querySelectorAll("path, use")].filter((shape) => shape.getBoundingClientRect().width > 1);
+  found.drawings.push({
+    name: svg.closest("figure").id,
+    shown: box.width > 0,
+    shapes: shapes.length,
+    outside: outside.map((text) => text.textContent),
+    label: svg.getAttribute("aria-label"),
+  });
+}
+const column = (table, cell) => all(`#${table} tbody tr`).map((row) => row.cells[cell].innerText);
+const press = (table, cell) => all(`#${table} thead button`)[cell].click();
+press("table-keep-all", 2);
+found.down = column("table-keep-all", 2);
+press("table-keep-all", 1);
+found.words = column("table-keep-all", 1);
+found.overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+document.documentElement.dataset.found = JSON.stringify(found);
+</script>
+"""
+PLOTS = ["curve-bundle-bytes", "curve-kept", "curve-parameters", "differences", "fields-kept", "gates"]
+PLOTS += ["importance", "stability"]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    return write_comparison(document(), tmp_path_factory.mktemp("comparison"), None)
+
+
+def difference(outcome, value, low, high, **keys):
+    bounds = {"low": low, "high": high}
+    rest = {"provable": 0.004, "more_rows": 123_456, "seeds_known": True, **keys}
+    return {"outcome": outcome, "auc": {"value": value, **bounds}, "auc_corrected": bounds, **rest}
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (difference("no_loss", 0.0, -0.0005, 0.0005), "no loss beyond 0.001"),
+        (difference("gain", 0.0021, 0.0009, 0.0033), "gains 0.0021 (0.0009 to 0.0033)"),
+        (difference("loss", -0.0021, -0.0033, -0.0009), "loses 0.0021 (0.0009 to 0.0033)"),
+        (
+            difference("undecided", 0.0, -0.004, 0.004),
+            "not decided: this log can prove no margin under 0.004; about 120,000 more rows would",
+        ),
+        (
+            difference("undecided", 0.0, -0.004, 0.004, more_rows=None),
+            "not decided: this log can prove no margin under 0.004; seeds differ by more than 0.001: more seeds would, "
+            "more rows alone would not",
+        ),
+        (
+            difference("no_loss", 0.0, -0.0005, 0.0005, seeds_known=False),
+            "no loss beyond 0.001 (this model only)",
+        ),
+    ],
+)
+def test_a_difference_becomes_a_plain_sentence_against_the_margin(found, words):
+    assert margin_words(found, 0.001) == words
+
+
+def test_a_cheap_alternative_is_as_good_cannot_be_told_or_is_beaten():
+    other = {"other": {"label": "unified", "size": 0.2}}
+    for low, high, words in (
+        (-0.002, 0.0005, "A cheap alternative is as good"),
+        (-0.002, 0.002, "It cannot be told from a cheap alternative"),
+        (0.001, 0.002, "It is better than every cheap alternative"),
+    ):
+        auc = {"value": (low + high) / 2, "low": low, "high": high}
+        assert rival_words({**other, "auc": auc}, 0.001).startswith(words)
+
+
+def test_settings_are_named_by_who_chose_and_how_much():
+    setting = {"label": "optfs", "size": 0.2, "backbone": "fm", "embedding": "table"}
+    assert setting_words(setting) == "optfs at 20 %"
+    assert setting_words(setting, where=True) == "optfs at 20 %, fm, table"
+    assert setting_words({**setting, "size": None}) == "optfs"
+    assert more_words(0, 0.001).startswith("rows are enough")
+
+
+def test_dots_of_a_swarm_stay_in_their_row_and_apart_where_they_would_touch():
+    heights = swarm([0.5] * 5 + [0.9])
+    assert sorted(heights[:5].round(2)) == [-0.22, -0.11, 0.0, 0.11, 0.22]
+    assert heights[5] == 0.0
+    assert abs(swarm([0.5] * 99)).max() < 0.45
+
+
+def test_every_table_names_its_settings_and_units():
+    built = document()
+    found = tables.settings_table(built)
+    assert len(found.rows) == 8
+    assert {len(row) for row in found.rows} == {len(found.columns)}
+    assert found.rows[0][0].text == "optfs at 50\u00a0% (chosen)"
+    against = tables.rivals_table(built)
+    assert {len(row) for row in against.rows} == {len(against.columns)}
+    assert any("minus frequency" in row[0].text for row in against.rows)
+    assert any("minus unified" in row[0].text for row in against.rows)
+    assert tables.areas_table(built).rows[0][0].text == "optfs"
+    assert "user_id=<u7>" in tables.stability_table(built).rows[0][-1].text
+
+
+def test_one_seed_has_no_spread_and_says_so_everywhere():
+    built = document(seeds=(0,))
+    assert "(this model only)" in built["verdict"]
+    assert "(" not in tables.settings_table(built).rows[0][7].text
+
+
+def test_names_from_the_log_are_escaped(page):
+    text = page.read_text(encoding="utf-8")
+    assert "<u7>" not in text
+    assert "noise <b>" not in text
+    assert "&lt;u7&gt;" in text
+
+
+@browser
+def test_the_page_opens_without_a_word_on_the_console_and_with_its_verdict(page, tmp_path):
+    dom, console = opened(page, tmp_path / "profile")
+    assert console == []
+    assert "Chosen on valid, optfs at 50 %" in dom
+    assert "ctr compare made-up.toml --out out" in dom
+
+
+@browser
+@pytest.mark.parametrize("width", [1200, 500])
+def test_every_plot_shows_nothing_is_cut_off_and_tables_sort(page, tmp_path, width):
+    text = re.sub(r"<meta http-equiv=.Content-Security-Policy[^>]*>", "", page.read_text(encoding="utf-8"))
+    copy = tmp_path / "probed.html"
+    copy.write_text(text.replace("</body>", PROBE + "</body>"), encoding="utf-8")
+    dom, console = opened(copy, tmp_path / "profile", f"--window-size={width},900")
+    assert console == []
+    encoded = re.search(r'data-found="([^"]*)"', dom)[1]
+    found = json.loads(
+        encoded.replace("&quot;", '"').replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+    )
+    assert found["requests"] == []
+    assert found["overflow"] == 0
+    shown = [drawing for drawing in found["drawings"] if drawing["shown"]]
+    assert sorted(drawing["name"] for drawing in shown) == [f"plot-{name}" for name in PLOTS]
+    for drawing in shown:
+        assert drawing["shapes"] > 3, drawing
+        assert drawing["outside"] == [], drawing
+        assert len(drawing["label"]) > 40
+    numbers = [float(text) for text in found["down"]]
+    assert numbers == sorted(numbers, reverse=True)
+    assert found["words"] == sorted(found["words"], key=str.lower)
