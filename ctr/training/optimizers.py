@@ -115,7 +115,7 @@ def merged(gradient: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def shared(gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """The rows (N,) that a sparse gradient (rows, W) holds, as often as it does, each with all that adds up there: (N, W).
+    """The rows (N,) that a sparse gradient (rows, W) holds, as often as it does, each with its whole sum: (N, W).
 
     How many they are is known without looking.
     """
