@@ -225,10 +225,10 @@ def test_of_two_at_once_the_second_is_refused_and_the_first_finishes(folder):
 
 
 def test_a_run_that_lost_its_lock_stops_at_the_next_stage(folder, monkeypatch):
-    def taken_over(*_):
+    def taken_over(*_, **keys):
         (lock,) = Path("runs").glob(f"*/{LOCK}")
         lock.write_text("somebody else's")
-        return original(*_)
+        return original(*_, **keys)
 
     original = job.score
     monkeypatch.setattr(job, "score", taken_over)

@@ -463,9 +463,16 @@ def test_every_look_at_test_is_counted_also_of_a_run_that_is_redone(configure, t
     assert [read["run"] for read in counted["reads"]] == [first.name, first.name, other.name]
 
 
-@pytest.mark.parametrize(("rewind", "points"), [(0, {"penalty": 2.5}), (1, {"ratio": 0.4})])
-def test_shadow_fields_are_counted_in_the_report_and_are_nowhere_else(configure, rewind, points):
-    run = train(configure(selector={"shadow": 0.5, "rewind_epoch": rewind, "epochs": 2, **points}))
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"penalty": 2.5},
+        {"ratio": 0.4, "rewind_epoch": 1},
+        {"ratio": 0.9, "kind": "optfs+optinter", "choice": "naive"},
+    ],
+)
+def test_shadow_fields_are_counted_in_the_report_and_are_nowhere_else(configure, keys):
+    run = train(configure(selector={"shadow": 0.5, "epochs": 2, **keys}))
     assert_complete(run)
     shadow = report_of(run)["feature_set"]["shadow"]
     assert set(shadow["fields"]) == {"user", "noise"}

@@ -70,6 +70,7 @@ def test_without_a_feature_set_everything_counts_as_kept():
         "cost": None,
         "groups": None,
         "interactions": {"memorize": None, "factorize": None, "naive": None},
+        "shadow": None,
     }
     assert list(found["fields"]) == ["b", "a"]  # as in the schema
 
