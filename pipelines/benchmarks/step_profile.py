@@ -126,7 +126,7 @@ def _name(name: str, module: nn.Module) -> list[torch.utils.hooks.RemovableHandl
 
     def enter(*_: object) -> None:
         open_spans.append(record_function(name))
-        open_spans[-1].__enter__()
+        open_spans[-1].__enter__()  # type: ignore[no-untyped-call]
 
     def leave(*_: object) -> None:
         open_spans.pop().__exit__(None, None, None)
