@@ -8,7 +8,6 @@ which keeps one number for each row where Adam keeps two vectors, so its updates
 import importlib.util
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -48,7 +47,7 @@ def _beside(features: int, name: str, setting: Setting) -> dict[str, float]:
     seconds = seconds_in_turns(turns, setting.steps)
     ours = seconds.pop("ours")
     return {
-        f"tables_distinct_{name}": float(np.mean([len(np.unique(ids.numpy())) for ids in batches])),
+        f"tables_distinct_{name}": sum(map(_distinct, batches)) / len(batches),
         f"table_steps_per_second_{name}": 1.0 / ours,
         **{f"{other}_over_table_{name}": value / ours for other, value in seconds.items()},
     }
@@ -104,6 +103,10 @@ def fbgemm_table(features: int, batches: list[Tensor]) -> tuple[Any, list[Tensor
     nn.init.normal_(table.split_embedding_weights()[0], std=0.01)
     by_field = [ids.t().flatten() for ids in batches]
     return table, by_field, torch.arange(len(by_field[0]) + 1)
+
+
+def _distinct(ids: Tensor) -> int:
+    return len(torch.unique(ids))
 
 
 def _gradient(batches: list[Tensor]) -> Tensor:
