@@ -133,25 +133,36 @@ def ranked(labels: Floats, scores: Floats, mass: Floats) -> Ranking:
     np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
     starts = np.flatnonzero(first)
     distinct = ordered[starts]
-    del ordered, first  # of ten million rows these are most of the memory
+    del ordered, first  # each such array of ten million rows takes 80 MB
     positive, weight = labels[order] == 1.0, mass[order]
     positives = np.add.reduceat(weight * positive, starts)
-    negatives = np.add.reduceat(weight, starts) - positives
+    negatives = np.add.reduceat(weight, starts)
+    negatives -= positives
     clicks, others = positives.sum(), negatives.sum()
     if not (clicks > 0.0 and others > 0.0):
         return Ranking(float("nan"), np.full(len(scores), np.nan), distinct, positives, negatives)
-    below = (np.cumsum(negatives) - negatives / 2.0) / others
-    above = 1.0 - (np.cumsum(positives) - positives / 2.0) / clicks
+    below, above = _share_below(negatives, others), _share_below(positives, clicks)
     auc = float(positives @ below / clicks)
-    below, above = (below - auc) / clicks, (above - auc) / others
+    below -= auc
+    below /= clicks
+    above -= 1.0 - auc  # of a negative the share above counts
+    above /= -others
     if len(distinct) < len(order):
         sizes = np.diff(starts, append=len(order))
         below, above = np.repeat(below, sizes), np.repeat(above, sizes)
-    moved = np.where(positive, below, above) * weight
+    weight *= np.where(positive, below, above)
     del below, above
     influence = np.empty(len(scores))
-    influence[order] = moved
+    influence[order] = weight
     return Ranking(auc, influence, distinct, positives, negatives)
+
+
+def _share_below(masses: Floats, total: float) -> Floats:
+    """The share of mass below each group of ties (T,), half of its own included."""
+    found = np.cumsum(masses)
+    found -= masses / 2.0
+    found /= total
+    return found
 
 
 class Spread:

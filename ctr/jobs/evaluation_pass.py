@@ -1,8 +1,8 @@
 """One model over a labelled log that may be larger than memory: its probability of each row, on disk."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,31 +12,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ctr.dataset.bad_rows import describe, no_bad_rows
-from ctr.dataset.field_cells import served
-from ctr.dataset.field_spec import FieldSpec
-from ctr.dataset.inputs import Source, located
+from ctr.dataset.inputs import located
 from ctr.dataset.parallel import ahead
-from ctr.dataset.personal import Personal
 from ctr.dataset.preparation import Preparation, Prepared
-from ctr.dataset.reading import Chunk, chunks
+from ctr.dataset.reading import Chunk
 from ctr.dataset.schema import Schema
 from ctr.dataset.split_keys import TimeKey
-from ctr.dataset.split_spec import RandomSplit, TimeSplit
-from ctr.errors import ConfigError, CtrError, DataError, nearest
+from ctr.errors import ConfigError, CtrError, DataError
 from ctr.evaluation.metrics import Floats
 from ctr.jobs.evaluated_models import NamedBundle
-from ctr.serving.joins import table_at_path
-from ctr.serving.reading_keys import reading_keys
+from ctr.jobs.evaluation_reader import LogReader
 from ctr.serving.scorer import Scorer
 from ctr.serving.unseen import UnseenValues
 
 TIME, SERVED, SCORE = "@time", "@at_serving", "@score"
 Progress = Callable[[float], None]
-
-
-def key_column(name: str) -> str:
-    """The column of the scores that holds a field of the log."""
-    return f"@{name}"
 
 
 @dataclass
@@ -119,7 +109,7 @@ class _Pass:
         with ExitStack() as stack:
             inputs = [(given, stack.enter_context(located(given, "--data"))) for given in data]
             for number, (given, sources) in enumerate(inputs):
-                reader = _Reader(self._scorer, sources, self._keys)
+                reader = LogReader(self._scorer, sources, self._keys)
                 self._time(reader.preparation)
                 for chunk in ahead(reader.chunks()):
                     self._add(given, chunk, reader)
@@ -147,7 +137,7 @@ class _Pass:
         elif isinstance(preparation.split_key, TimeKey):
             self.found.time = preparation.split_key
 
-    def _add(self, given: str, chunk: Chunk, reader: "_Reader") -> None:
+    def _add(self, given: str, chunk: Chunk, reader: LogReader) -> None:
         found, scorer = self.found, self._scorer
         start = self._first + chunk.offset
         if not found.files or found.files[-1]["first_row"] != start:
@@ -213,111 +203,3 @@ class _Pass:
             f"{bad:,} of {rows:,} rows ({bad / rows:.2%}) break the schema, max_bad_rows = {self._limit:g} allows "
             f"{self._limit:.2%}; the first:\n{describe(self._shown)}"
         )
-
-
-class _Reader:
-    """One input, prepared as the bundle's training has prepared its log."""
-
-    def __init__(self, scorer: Scorer, sources: Sequence[Source], keys: Sequence[str]) -> None:
-        bundle = scorer.bundle
-        entry, schema = bundle.manifest.personal, bundle.schema
-        self._sources, self._keys = sources, list(keys)
-        self._read = reading_keys(sources[0], schema, scorer.columns)
-        self._personal = scorer.personal
-        columns = self._personal.columns(sources[0], self._read)
-        scorer.require(columns, f'file "{sources[0].name}"')
-        bias = [spec for spec in schema.fields if spec.role == "bias"]
-        self.logs_bias = all(_there(spec.name, schema, columns) for spec in bias)
-        self._served = [] if self.logs_bias else bias
-        if isinstance(schema.split, TimeSplit) and not _there(schema.split.column, schema, columns):
-            schema = schema.model_copy(update={"split": RandomSplit(by="random")})
-        sides = self._side_tables(scorer)
-        as_served = {spec.name for spec in self._served}
-        self.preparation = Preparation(
-            schema,
-            columns,
-            types=bundle.manifest.columns,
-            side_tables=sides,
-            fields=[spec.name for spec in schema.fields if spec.name not in as_served],
-        )
-        extra = [name for frame in sides for name in frame.columns]
-        self._preparation_of_keys = self._of_keys(scorer, schema, columns, sides, [*columns, *extra])
-        wanted = {*self.preparation.raw_columns}
-        if self._preparation_of_keys is not None:
-            wanted |= {*self._preparation_of_keys.raw_columns}
-        self._wanted = [name for name in columns if name in wanted]
-        if (
-            entry is not None
-        ):  # the key of personal data is needed for columns that only evaluation reads, too
-            self._personal = Personal.with_key(
-                entry.key, entry.fields, schema, self._wanted, f'bundle "{bundle.folder}"'
-            )
-
-    def chunks(self) -> Iterator[Chunk]:
-        """The rows of the input, personal cells replaced."""
-        return self._personal.chunks(chunks(self._sources, self._read, self._wanted))
-
-    def prepared(self, chunk: Chunk) -> Prepared:
-        """As training prepares them; bias fields that the log does not have are as they are served."""
-        found = self.preparation(chunk)
-        return replace(
-            found, frame=found.frame.with_columns(served(spec, found.frame.height) for spec in self._served)
-        )
-
-    def key_columns(self, chunk: Chunk, prepared: Prepared) -> list[pl.Series]:
-        """The keys of the rows that were prepared, as text or numbers."""
-        if self._preparation_of_keys is None:
-            return []
-        frame = self._preparation_of_keys(chunk).frame
-        rows = np.searchsorted(frame["@row"].to_numpy(), prepared.frame["@row"].to_numpy())
-        found = []
-        for name in self._keys:
-            column = frame[name].gather(rows)
-            if isinstance(column.dtype, pl.List):
-                column = column.list.join("|")
-            found.append(column.alias(key_column(name)))
-        return found
-
-    @staticmethod
-    def _side_tables(scorer: Scorer) -> list[pl.DataFrame]:
-        bundle = scorer.bundle
-        embedded = iter(bundle.side_tables())
-        return [
-            next(embedded)
-            if join.at_scoring == "bundle"
-            else table_at_path(join, scorer.personal, bundle.folder)
-            for join in bundle.schema.joins
-        ]
-
-    def _of_keys(
-        self,
-        scorer: Scorer,
-        schema: Schema,
-        columns: Sequence[str],
-        sides: Sequence[pl.DataFrame],
-        known: Sequence[str],
-    ) -> Preparation | None:
-        """What prepares the keys: fields as the schema has them, other columns as text."""
-        if not self._keys:
-            return None
-        own = {spec.name: spec for spec in schema.fields}
-        for name in self._keys:
-            if name not in known and name not in schema.derive:
-                raise ConfigError(
-                    f'"{name}" is no column of the log{nearest(name, [*known, *schema.derive])}'
-                )
-        fields = [own.get(name) or FieldSpec(name=name) for name in self._keys]
-        if vectors := [spec.name for spec in fields if spec.kind == "vector"]:
-            raise ConfigError(f'"{vectors[0]}" is a vector, whose values cannot be told apart')
-        plain = [spec.model_copy(update={"role": None, "shares": None}) for spec in fields]
-        return Preparation(
-            schema.model_copy(update={"fields": plain}),
-            columns,
-            types=scorer.bundle.manifest.columns,
-            side_tables=sides,
-        )
-
-
-def _there(name: str, schema: Schema, columns: Sequence[str]) -> bool:
-    """Whether a column is read or derived from such as are."""
-    return name in columns or name in schema.derive

@@ -10,7 +10,8 @@ from ctr.evaluation.clustered import clustered_difference, clustered_interval
 from ctr.evaluation.intervals import Interval
 from ctr.evaluation.paired import NAMES, Measured, measured
 from ctr.evaluation.reliability import Reliability
-from ctr.jobs.evaluation_pass import TIME, ScoredLog, key_column
+from ctr.jobs.evaluation_pass import TIME, ScoredLog
+from ctr.jobs.evaluation_reader import key_column
 from ctr.jobs.evaluation_settings import EvaluationSettings
 from ctr.jobs.evaluation_slices import Slice, field_slices, time_slices
 from ctr.jobs.guardrails import judged

@@ -9,7 +9,8 @@ import polars as pl
 
 from ctr.dataset import canonical
 from ctr.dataset.split_keys import TimeKey
-from ctr.jobs.evaluation_pass import TIME, key_column
+from ctr.jobs.evaluation_pass import TIME
+from ctr.jobs.evaluation_reader import key_column
 from ctr.jobs.evaluation_settings import DAY
 from ctr.jobs.score_file import ScoreFile
 

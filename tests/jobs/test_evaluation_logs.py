@@ -161,3 +161,26 @@ def test_times_without_a_unit_fall_into_windows(log, tmp_path):
     dated = evaluated([tmp_path / "bundle"], [tmp_path / "seconds.csv"])
     assert dated["days"][0]["value"] == "2023-11-14"
     assert dated["log"]["time"]["unit"].startswith("seconds since 1970")
+
+
+def test_personal_cells_are_keys_of_groups_and_slices_without_being_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("CTR_PII_KEY", "a secret of more than 16 bytes")
+    draw = np.random.default_rng(3)
+    users = [f"quixote-{n:02d}" for n in draw.integers(0, 20, 500)]
+    frame = pl.DataFrame({"click": draw.integers(0, 2, 500), "user": users, "shop": draw.integers(0, 3, 500)})
+    frame.write_csv(tmp_path / "log.csv")
+    schema = {"name": "log", "label": "click", "fields": [{"name": "user", "pii": True}, {"name": "shop"}]}
+    dataset = Dataset(ingest(check(schema, Schema, "schema"), tmp_path / "log.csv", tmp_path / "datasets"))
+    Trained(dataset, tmp_path / "log.csv").export(tmp_path / "bundle")
+    keys = {"group_by": "user", "cluster": "user", "slices": ["user"]}
+    report = evaluated([tmp_path / "bundle"], [tmp_path / "log.csv"], **keys)
+    assert len(report["slices"]) == 20
+    assert report["models"][0]["gauc"] is not None
+    assert report["models"][0]["unseen"]["user"]["unseen"] == 0
+    for path in (tmp_path / "out").iterdir():
+        assert b"quixote" not in path.read_bytes(), path.name
+    scores = pl.read_parquet(tmp_path / "out" / "evaluation.parquet")
+    assert not scores["@user"].str.contains("quixote").any()
+    monkeypatch.delenv("CTR_PII_KEY")
+    with pytest.raises(ConfigError, match="CTR_PII_KEY"):
+        evaluated([tmp_path / "bundle"], [tmp_path / "log.csv"])
