@@ -9,7 +9,7 @@ import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, field_validator, model_validator
 from pydantic import Field as Key
@@ -21,7 +21,7 @@ Share = Annotated[float, Key(gt=0.0, lt=1.0)]
 Positive = Annotated[float, Key(gt=0.0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Key(ge=0.0, allow_inf_nan=False)]
 Whole = Annotated[int, Key(ge=1)]
-Referee = Literal["frequency", "random"]
+Referee = Literal["frequency", "random", "saliency"]
 
 
 _UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
@@ -159,6 +159,8 @@ class SelectorConfig(Strict):
     dropped_reads: what a dropped value reads: a row of zeros, or its field's unknown.
     compare_dropped_reads: whether the set that is shipped is also trained the other way, and both reported on valid.
     referees: cheap selectors that run at the same sizes for comparison.
+    saliency: by what `saliency` ranks values: how much the loss over train feels them, or the rise in it that dropping
+        them is expected to cost (`ctr.selection.saliency`).
 
     Of pairs (`optinter`, and `optfs+optinter`, which first drops values):
     choice: `search`, or one method for all: `memorize`, `factorize`, `naive`; `best` retrains all four and takes the
@@ -179,7 +181,7 @@ class SelectorConfig(Strict):
     pair_learning_rate, pair_temperature: of the choice where `search_rows = "train"`; the temperature at the end.
     """
 
-    kind: Literal["none", "optfs", "optinter", "optfs+optinter", "all", "frequency", "random"] = "optfs"
+    kind: Literal["none", "optfs", "optinter", "optfs+optinter", "all", Referee] = "optfs"
     ratio: list[Share] | None = None
     penalty: list[NotNegative] | None = None
     epochs: Whole = 3
@@ -189,6 +191,7 @@ class SelectorConfig(Strict):
     dropped_reads: Literal["zero", "unknown"] = "zero"
     compare_dropped_reads: bool = True
     referees: list[Referee] = ["frequency", "random"]
+    saliency: Literal["fisher", "second_order"] = "fisher"
     choice: Literal["search", "best", "memorize", "factorize", "naive", "random"] = "search"
     search_rows: Literal["train", "held_out"] = "held_out"
     pairs: Annotated[list[list[str]], Key(min_length=1)] | None = None
@@ -256,7 +259,7 @@ class SelectorConfig(Strict):
             raise ValueError(
                 'choice = "random" needs random_counts = [memorized, factorized], and nothing else takes it'
             )
-        if self.kind in ("frequency", "random") and self.ratio is None:
+        if self.kind in get_args(Referee) and self.ratio is None:
             raise ValueError(f'kind = "{self.kind}" needs ratio')
         if self.rewind_epoch >= self.epochs:
             raise ValueError(f"rewind_epoch = {self.rewind_epoch} must be below epochs = {self.epochs}")

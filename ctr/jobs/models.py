@@ -27,6 +27,7 @@ from ctr.network.crosses import table_parameters as pair_table_parameters
 from ctr.network.network import Architecture, Network, build
 from ctr.selection import optfs, optinter
 from ctr.selection.compaction import compact_architecture
+from ctr.selection.network_referees import NETWORK_REFEREES, KeepAll
 from ctr.selection.optinter import CANDIDATES, LimitError
 from ctr.selection.pair_screen import Screen, screen
 from ctr.selection.pair_space import PairSpace, cross_index
@@ -184,6 +185,7 @@ class Trainer:
         self._job, self._console, self._guard = job, console, _Guard(check)
         self._stages: set[str] = set()
         self._searches: dict[float, optfs.Search] = {}
+        self._baseline: Model | None = None
         self._starts: dict[
             str, Network
         ] = {}  # over all features: what trainings begin with, where not afresh
@@ -195,18 +197,20 @@ class Trainer:
             self._pairs = chosen_pairs(dataset.schema.fields, config.selector.pairs)
 
     def baseline(self) -> Model:
-        """Keep all features."""
-        network, layout = self.networks.fresh(), self.networks.everything
-        result = self._fit("baseline", "baseline", network, layout)
-        return Model(
-            "baseline",
-            self.networks.architecture,
-            layout,
-            self.folder / "baseline",
-            learned_numbers(network),
-            result.history,
-            result.best_step,
-        )
+        """Keep all features; trained once."""
+        if self._baseline is None:
+            network, layout = self.networks.fresh(), self.networks.everything
+            result = self._fit("baseline", "baseline", network, layout)
+            self._baseline = Model(
+                "baseline",
+                self.networks.architecture,
+                layout,
+                self.folder / "baseline",
+                learned_numbers(network),
+                result.history,
+                result.best_step,
+            )
+        return self._baseline
 
     def select(self, selector: str, *, ratio: float | None, penalty: float | None) -> Model:
         """Search with OptFS or OptInter, or ask a referee, and retrain what comes of it."""
@@ -216,7 +220,7 @@ class Trainer:
             return self._paired("optinter", "optinter-all", everything)
         if selector not in ("optfs", "optfs+optinter"):
             count = number_to_keep(self.dataset, 1.0 if ratio is None else ratio)
-            feature_set = REFEREES[selector](self.dataset, count, self.config.seed)
+            feature_set = self._refereed(selector, count)
             return self._retrain(f"{selector}-{size}", feature_set, selector=selector, ratio=ratio)
         price = optfs.DEFAULT_PRICE if penalty is None else penalty
         known = price in self._searches
@@ -386,9 +390,22 @@ class Trainer:
         """Retrain what a referee keeps at the size of `like`."""
         assert like.feature_set is not None
         counts = like.feature_set.counts()
-        feature_set = REFEREES[selector](self.dataset, counts["kept"], self.config.seed)
+        feature_set = self._refereed(selector, counts["kept"])
         name = f"{selector}-{like.name.split('-', 1)[1]}"
         return self._retrain(name, feature_set, selector=selector, ratio=counts["ratio"])
+
+    def _refereed(self, selector: str, count: int) -> FeatureSet:
+        """What a referee keeps of `count` values."""
+        if selector in REFEREES:
+            return REFEREES[selector](self.dataset, count, self.config.seed)
+        layout = self.networks.numbered
+        keep_all = KeepAll(
+            self.baseline().load().to(self.device),
+            self._batches(self.train, layout),
+            self._batches(self.valid, layout),
+            self.config.selector,
+        )
+        return NETWORK_REFEREES[selector](self.dataset, count, self.config.seed, keep_all)
 
     def other_reading(self, model: Model) -> Model | None:
         """The set of `model` with dropped values reading unknown instead of zeros, or the other way round.
