@@ -41,6 +41,7 @@ from ctr.training.predict import calibrate, predict
 from ctr.training.progress import stage_progress
 
 _EVALUATION_ROWS = 8192  # rows in a batch where nothing is learned
+_SEARCHED = ("optfs", "optfs+optinter")  # selectors whose feature set comes of a search with gates
 
 
 @dataclass(frozen=True)
@@ -218,14 +219,12 @@ class Trainer:
         if selector == "optinter":
             everything = REFEREES["all"](self.dataset, 0, self.config.seed)
             return self._paired("optinter", "optinter-all", everything)
-        if selector not in ("optfs", "optfs+optinter"):
-            count = number_to_keep(self.dataset, 1.0 if ratio is None else ratio)
-            feature_set = self._refereed(selector, count)
-            return self._retrain(f"{selector}-{size}", feature_set, selector=selector, ratio=ratio)
         price = optfs.DEFAULT_PRICE if penalty is None else penalty
         known = price in self._searches
-        found = self._search(price)
-        feature_set = optfs.choose(found, self.dataset, self.valid, ratio)
+        feature_set = self.choose(selector, ratio=ratio, penalty=penalty)
+        if selector not in _SEARCHED:
+            return self._retrain(f"{selector}-{size}", feature_set, selector=selector, ratio=ratio)
+        found = self._searches[price]
         history = () if known else tuple(found.history)
         if selector == "optfs+optinter":
             name = f"{selector}-{size}"
@@ -239,6 +238,17 @@ class Trainer:
             start=found.network,
             search_history=history,
         )
+
+    def choose(self, selector: str, *, ratio: float | None = None, penalty: float | None = None) -> FeatureSet:
+        """What a selector keeps, before anything is trained again; of pairs alone, every value."""
+        if selector in _SEARCHED:
+            found = self._search(optfs.DEFAULT_PRICE if penalty is None else penalty)
+            return optfs.choose(found, self.dataset, self.valid, ratio)
+        return self._refereed(selector, number_to_keep(self.dataset, 1.0 if ratio is None else ratio))
+
+    def choose_pairs(self, feature_set: FeatureSet) -> FeatureSet:
+        """A feature set with how the pairs of its fields interact, before anything is trained again."""
+        return self._with_pairs("optinter", feature_set, self.config.selector)[0]
 
     def _paired(
         self,
