@@ -44,7 +44,8 @@ def __getattr__(name: str) -> Any:
         if error.name not in ("sklearn", "torch"):
             raise
         raise ImportError(
-            f'ctr.{name} needs {error.name}, which is not installed: pip install "ctr[train]"', name=error.name
+            f'ctr.{name} needs {error.name}, which is not installed: pip install "ctr[train]"',
+            name=error.name,
         ) from error
 
 

@@ -10,7 +10,6 @@ import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from ctr.dataset.feature_set import FeatureSet
 from ctr.estimators.fitting import (
     checked_labels,
     checked_rows,
@@ -30,7 +29,7 @@ from ctr.serving.scorer import Scorer
 _FURTHEST = 1e-15  # a probability from 0 and 1, so that its logit is finite
 
 
-class CTRClassifier(ClassifierMixin, BaseEstimator):
+class CTRClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A network over columns of categories, numbers and lists, as `ctr train` trains it.
 
     Args:
@@ -46,6 +45,9 @@ class CTRClassifier(ClassifierMixin, BaseEstimator):
         valid_auc_: on validation rows.
         n_features_in_, feature_names_in_: columns fitted on; the names only where columns had some.
     """
+
+    feature_names_in_: npt.NDArray[Any]
+    _scorer: Scorer | None
 
     def __init__(
         self,
@@ -116,8 +118,13 @@ class CTRClassifier(ClassifierMixin, BaseEstimator):
             ) as found:
                 model = self._trained(found)
                 auc, bundle = _exported(found, model)
-        self.classes_, self.feature_set_, self.bundle_, self.valid_auc_ = classes, model.feature_set, bundle, auc
-        self._names, self._scorer = [spec.name for spec in specs], None
+        self.classes_, self.feature_set_, self.bundle_, self.valid_auc_ = (
+            classes,
+            model.feature_set,
+            bundle,
+            auc,
+        )
+        self._names, self._scorer = [spec.name for spec in specs], _opened(bundle)
         self.n_features_in_ = len(specs)
         if hasattr(self, "feature_names_in_"):
             del self.feature_names_in_
@@ -136,7 +143,9 @@ class CTRClassifier(ClassifierMixin, BaseEstimator):
         who = type(self).__name__
         frame = to_table(X, who).columns(self._names, who).frame
         with value_errors():
-            found = self._opened().score(frame)
+            if self._scorer is None:
+                self._scorer = _opened(self.bundle_)
+            found = self._scorer.score(frame)
         broken = np.flatnonzero(np.isnan(found))
         if len(broken):
             raise ValueError(
@@ -151,7 +160,8 @@ class CTRClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             NotFittedError, ValueError: see `predict_proba`.
         """
-        labels: npt.NDArray[Any] = self.classes_[(self.decision_function(X) > 0).astype(np.int64)]
+        second = self.decision_function(X) > 0.0
+        labels: npt.NDArray[Any] = self.classes_[second.astype(np.int64)]
         return labels
 
     def decision_function(self, X: Any) -> npt.NDArray[np.float64]:  # noqa: N803
@@ -192,13 +202,6 @@ class CTRClassifier(ClassifierMixin, BaseEstimator):
             return found.trainer.baseline()
         return found.trainer.select(kind, ratio=self.ratio, penalty=self.penalty)
 
-    def _opened(self) -> Scorer:
-        if self._scorer is None:
-            with tempfile.TemporaryDirectory(prefix="ctr-") as folder:
-                _write(Path(folder), self.bundle_)
-                self._scorer = Scorer(folder)
-        return self._scorer
-
 
 def _exported(found: Study, model: Model) -> tuple[float, dict[str, bytes]]:
     """AUC on validation rows, and the files of a bundle by name."""
@@ -222,6 +225,12 @@ def _exported(found: Study, model: Model) -> tuple[float, dict[str, bytes]]:
     )
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return numbers.auc, {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def _opened(bundle: Mapping[str, bytes]) -> Scorer:
+    with tempfile.TemporaryDirectory(prefix="ctr-") as folder:
+        _write(Path(folder), bundle)
+        return Scorer(folder)
 
 
 def _write(folder: Path, bundle: Mapping[str, bytes]) -> None:

@@ -75,6 +75,8 @@ def is_constant(spec: FieldSpec, column: pl.Series) -> bool:
         cells = log_square(cells)
     elif spec.transform == "quantile":
         assert spec.bins is not None
-        cells = quantile_bin(cells, quantile_edges(cells.drop_nulls().to_numpy().astype(np.float64), spec.bins))
+        cells = quantile_bin(
+            cells, quantile_edges(cells.drop_nulls().to_numpy().astype(np.float64), spec.bins)
+        )
     distinct = cells.drop_nulls().n_unique()
     return distinct == 0 or (distinct == 1 and missing == 0)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import _check_sample_weight, assert_all_finite, check_consistent_length
@@ -81,7 +82,7 @@ def checked_labels(y: Any, table: Table, who: str) -> npt.NDArray[Any]:
     """
     if y is None:
         raise ValueError(f"{who} requires y to be passed, but the target y is None")
-    labels = column_or_1d(np.asarray(y), warn=True)
+    labels: npt.NDArray[Any] = column_or_1d(np.asarray(y), warn=True)
     check_consistent_length(table.frame, labels)
     if labels.dtype.kind == "f":
         assert_all_finite(labels, input_name="y")
@@ -91,21 +92,6 @@ def checked_labels(y: Any, table: Table, who: str) -> npt.NDArray[Any]:
     return labels
 
 
-def zero_or_one(labels: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """(N,) 0 and 1.
-
-    Raises:
-        ValueError: there are other labels, or one class alone.
-    """
-    distinct = np.unique(labels)
-    if distinct.dtype.kind not in "biuf" or not np.isin(distinct, (0, 1)).all():
-        shown = ", ".join(repr(label) for label in distinct[:5].tolist()) + (", ..." if len(distinct) > 5 else "")
-        raise ValueError(f"y: expected labels 0 and 1, or False and True, found {shown}")
-    require_two(distinct)
-    found: npt.NDArray[np.int64] = labels.astype(np.int64)
-    return found
-
-
 def two_classes(labels: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
     """Both classes in ascending order, and (N,) 0 and 1.
 
@@ -113,37 +99,37 @@ def two_classes(labels: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray
         ValueError: there are more, or one alone.
     """
     kind = type_of_target(labels, input_name="y")
-    if kind != "binary":
-        raise ValueError(f"Only binary classification is supported. The type of the target is {kind}.")
     classes, codes = np.unique(labels, return_inverse=True)
-    require_two(classes)
+    if kind != "binary":
+        shown = ", ".join(repr(label) for label in classes[:5].tolist()) + (
+            ", ..." if len(classes) > 5 else ""
+        )
+        raise ValueError(
+            f"Only binary classification is supported. The type of the target is {kind}. y: expected labels of two "
+            f"classes, such as 0 and 1, found {shown}"
+        )
+    if len(classes) < 2:
+        raise ValueError(f"y holds one class alone, {classes.tolist()[0]!r}: expected labels of two classes")
     return classes, codes.astype(np.int64)
 
 
-def require_two(classes: npt.NDArray[Any]) -> None:
-    """Refuse labels of one class.
-
-    Raises:
-        ValueError: they are.
-    """
-    if len(classes) < 2:
-        raise ValueError(f"y holds one class alone, {classes[0]!r}: expected both of two")
-
-
 def checked_rows(table: Table, labels: npt.NDArray[np.int64], sample_weight: Any, who: str) -> Rows:
-    """Rows to fit on.
+    """Rows to fit on; those of weight 0 are left out.
 
     Raises:
         ValueError: weights are not as many as rows, negative, not finite or all zero.
     """
     if table.frame.height == 1:
-        raise ValueError(f"{who}: found n_samples = 1, expected rows of both classes to train and to validate")
+        raise ValueError(
+            f"{who}: found n_samples = 1, expected rows of both classes to train and to validate"
+        )
     if sample_weight is None:
         return Rows(table.frame, labels, None)
     weights = _check_sample_weight(sample_weight, table.frame, dtype=np.float64, ensure_non_negative=True)
-    if not (weights > 0).any():
+    there = weights > 0
+    if not there.any():
         raise ValueError("sample_weight: all weights are zero; expected some above it")
-    return Rows(table.frame, labels, weights)
+    return Rows(table.frame.filter(pl.Series(there)), labels[there], weights[there])
 
 
 def used_fields(rows: Rows, stated: Any, min_count: int, who: str) -> tuple[list[FieldSpec], list[FieldSpec]]:

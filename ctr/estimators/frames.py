@@ -72,14 +72,12 @@ def to_table(X: Any, who: str) -> Table:  # noqa: N803 - scikit-learn's name
         table = Table(pl.DataFrame(X), "polars", True, X)
     else:
         table = _from_array(X, who)
-    if table.frame.height == 0:
-        raise ValueError(
-            f"Found array with 0 sample(s) (shape={table.frame.shape}) while a minimum of 1 is required by {who}."
-        )
-    if table.frame.width == 0:
-        raise ValueError(
-            f"Found array with 0 feature(s) (shape={table.frame.shape}) while a minimum of 1 is required by {who}."
-        )
+    for count, what in ((len(table.frame.columns), "feature(s)"), (table.frame.height, "sample(s)")):
+        if count == 0:
+            shape = getattr(X, "shape", table.frame.shape)
+            raise ValueError(
+                f"Found array with 0 {what} (shape={shape}) while a minimum of 1 is required by {who}."
+            )
     return table
 
 
@@ -125,7 +123,7 @@ def _from_pandas(X: Any) -> Table:  # noqa: N803
     columns = []
     for place, name in enumerate(names):
         try:
-            columns.append(pl.from_pandas(X.iloc[:, place]).alias(name))
+            columns.append(pl.Series(name, pl.from_pandas(X.iloc[:, place])))
         except (TypeError, ValueError) as error:  # Arrow's own errors are among them
             raise _several_types(name, error) from None
     return Table(pl.DataFrame(columns), "pandas", named, X)
@@ -155,12 +153,7 @@ def _from_array(X: Any, who: str) -> Table:  # noqa: N803
             if cells.dtype == object
             else pl.Series(name, np.ascontiguousarray(cells), nan_to_null=cells.dtype.kind == "f")
         )
-    frame = pl.DataFrame(columns) if columns else pl.DataFrame()
-    return Table(frame if columns else _without_columns(len(array)), "array", False, X)
-
-
-def _without_columns(rows: int) -> pl.DataFrame:
-    return pl.DataFrame({"x": range(rows)}).select([])
+    return Table(pl.DataFrame(columns), "array", False, array)
 
 
 def _column(name: str, cells: list[Any]) -> pl.Series:
@@ -188,10 +181,9 @@ def _to_array(frame: pl.DataFrame, given: Any) -> Any:
     """(N, F) numbers where all columns are, NaN where they are null; objects otherwise, None where they are null."""
     if frame.width and all(dtype.is_numeric() or dtype == pl.Boolean for dtype in frame.dtypes):
         floats = frame.select(pl.all().cast(pl.Float64)).to_numpy()
-        dtype = getattr(given, "dtype", np.dtype(object))
-        if dtype.kind == "f" or (dtype.kind in "iu" and not np.isnan(floats).any()):
-            return floats.astype(dtype)
-        if dtype.kind in "iu":
+        if given.dtype.kind == "f" or (given.dtype.kind in "iu" and not np.isnan(floats).any()):
+            return floats.astype(given.dtype)
+        if given.dtype.kind in "iu":
             return floats
-    columns = [np.array(column.to_list() + [None], dtype=object)[:-1] for column in frame.get_columns()]
+    columns = [np.array([*column.to_list(), None], dtype=object)[:-1] for column in frame.get_columns()]
     return np.column_stack(columns) if columns else np.empty((frame.height, 0), dtype=object)

@@ -69,7 +69,8 @@ def _kept_items(spec: FieldSpec, encoder: FieldEncoder, lists: pl.Series, column
 
 
 def joint_cells(
-    first: tuple[FieldSpec, Mapping[str, Any], pl.Series], second: tuple[FieldSpec, Mapping[str, Any], pl.Series]
+    first: tuple[FieldSpec, Mapping[str, Any], pl.Series],
+    second: tuple[FieldSpec, Mapping[str, Any], pl.Series],
 ) -> pl.Series:
     """The joint value of two columns as text, "a|b"; null where either is missing.
 
@@ -81,5 +82,7 @@ def joint_cells(
         encoder = FieldEncoder(spec, NO_FEATURES, None, entry.get("edges"))
         values = encoder.category(prepare(spec, column).values).cast(pl.String)
         # A value may hold what stands between the two.
-        texts.append(values.str.replace_all("\\", "\\\\", literal=True).str.replace_all("|", "\\|", literal=True))
+        texts.append(
+            values.str.replace_all("\\", "\\\\", literal=True).str.replace_all("|", "\\|", literal=True)
+        )
     return texts[0] + "|" + texts[1]

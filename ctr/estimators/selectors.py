@@ -67,7 +67,11 @@ class OptFSSelector(ValueSelector):
         self.backbone, self.dim, self.hidden, self.dropout = backbone, dim, hidden, dropout
         self.batch_size, self.learning_rate, self.weight_decay = batch_size, learning_rate, weight_decay
         self.settings, self.fields, self.min_count = settings, fields, min_count
-        self.dropped_value, self.validation_fraction, self.shuffle = dropped_value, validation_fraction, shuffle
+        self.dropped_value, self.validation_fraction, self.shuffle = (
+            dropped_value,
+            validation_fraction,
+            shuffle,
+        )
         self.random_state, self.n_jobs, self.verbose = random_state, n_jobs, verbose
 
 
@@ -111,7 +115,11 @@ class SaliencySelector(ValueSelector):
         self.backbone, self.dim, self.hidden, self.dropout = backbone, dim, hidden, dropout
         self.batch_size, self.learning_rate, self.weight_decay = batch_size, learning_rate, weight_decay
         self.settings, self.fields, self.min_count = settings, fields, min_count
-        self.dropped_value, self.validation_fraction, self.shuffle = dropped_value, validation_fraction, shuffle
+        self.dropped_value, self.validation_fraction, self.shuffle = (
+            dropped_value,
+            validation_fraction,
+            shuffle,
+        )
         self.random_state, self.n_jobs, self.verbose = random_state, n_jobs, verbose
 
 
@@ -131,7 +139,11 @@ class _Counting(ValueSelector):
         verbose: bool = False,
     ) -> None:
         self.ratio, self.fields, self.min_count = ratio, fields, min_count
-        self.dropped_value, self.validation_fraction, self.shuffle = dropped_value, validation_fraction, shuffle
+        self.dropped_value, self.validation_fraction, self.shuffle = (
+            dropped_value,
+            validation_fraction,
+            shuffle,
+        )
         self.random_state, self.verbose = random_state, verbose
 
 
@@ -160,8 +172,8 @@ class RandomSelector(_Counting):
 class OptInterSelector(ValueSelector):
     """Chooses how each pair of columns interacts, and gives the pairs worth memorizing as columns of their own.
 
-    Lyu et al., "Memorize, Factorize, or be Naive", ICDE 2022; see `ctr.selection.optinter`. All columns and values stay;
-    `transform` appends the joint value of each memorized pair, under the name "first*second".
+    Lyu et al., "Memorize, Factorize, or be Naive", ICDE 2022; see `ctr.selection.optinter`. All columns and values
+    stay; `transform` appends the joint value of each memorized pair, under the name "first*second".
 
     Args:
         search_epochs: of the search. pair_dim: floats of a pair's vector in it.
@@ -214,7 +226,9 @@ class OptInterSelector(ValueSelector):
     def _added(self, frame: pl.DataFrame) -> list[pl.Series]:
         specs = {spec.name: spec for spec in self._specs}
         return [
-            joint_cells(*((specs[name], self._entries[name], frame[name]) for name in pair)).alias(joint_name(*pair))
+            joint_cells(*((specs[name], self._entries[name], frame[name]) for name in pair)).alias(
+                joint_name(*pair)
+            )
             for pair in self.feature_set_.pairs("memorize")
         ]
 

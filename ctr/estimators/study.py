@@ -12,7 +12,6 @@ import numpy.typing as npt
 import polars as pl
 import torch
 from rich.console import Console
-from sklearn.model_selection import train_test_split
 
 from ctr.config import Config
 from ctr.dataset.field_spec import FieldSpec
@@ -43,26 +42,27 @@ def valid_rows(labels: Ints, share: float, shuffle: bool, seed: int) -> tuple[In
 
     Args:
         labels: (N,) 0 or 1.
-        shuffle: whether the share is drawn, with as many clicks in a hundred as all have, or the last rows are taken.
+        shuffle: whether that share of each class is drawn, or the last rows are taken.
 
     Raises:
         ValueError: a class has a single row, or a part is left without one.
     """
     if not 0.0 < share < 1.0:
         raise ValueError(f"validation_fraction: expected a share above 0 and below 1, found {share}")
-    rows = np.arange(len(labels))
-    counts = np.bincount(labels, minlength=2)
-    if counts.min() < 2:
-        lone = int(np.argmin(counts))
+    counts = np.bincount(labels, minlength=2).tolist()
+    if min(counts) < 2:
         raise ValueError(
-            f"y holds label {lone} {counts[lone]} time{'s' * (counts[lone] != 1)} in n_samples = {len(labels)}: "
-            "expected at least 2 rows of each class, one to train on and one to validate by"
+            f"y holds one class {min(counts)} time{'s' * (min(counts) != 1)} in n_samples = {len(labels)}: expected "
+            "at least 2 rows of each class, one to train on and one to validate by"
         )
-    size = min(max(2, round(share * len(labels))), len(labels) - 2)
     if shuffle:
-        train, valid = train_test_split(rows, test_size=size, stratify=labels, random_state=seed)
-        return np.sort(train), np.sort(valid)
-    train, valid = rows[:-size], rows[-size:]
+        draw, drawn = np.random.default_rng(seed), np.zeros(len(labels), np.bool_)
+        for label, count in enumerate(counts):
+            size = min(max(1, round(share * count)), count - 1)
+            drawn[draw.permutation(np.flatnonzero(labels == label))[:size]] = True
+        return np.flatnonzero(~drawn), np.flatnonzero(drawn)
+    size = min(max(2, round(share * len(labels))), len(labels) - 2)
+    train, valid = np.arange(len(labels) - size), np.arange(len(labels) - size, len(labels))
     for name, part in (("the rows to train on", train), ("the last rows, to validate by,", valid)):
         if len(np.unique(labels[part])) < 2:
             raise ValueError(
@@ -117,7 +117,12 @@ def study(
             "label": LABEL,
             "weight": None if rows.weights is None else WEIGHT,
             "read": {"format": "parquet", "max_bad_rows": 0.0},
-            "split": {"by": "files", "train": "train.parquet", "valid": "valid.parquet", "test": "unread.parquet"},
+            "split": {
+                "by": "files",
+                "train": "train.parquet",
+                "valid": "valid.parquet",
+                "test": "unread.parquet",
+            },
             "fields": [spec.model_dump(exclude_defaults=True) for spec in specs],
         }
         schema = check(content, Schema, "fields")

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import polars as pl
 import sklearn
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import ClassifierTags
 from sklearn.utils.validation import check_is_fitted
 
 from ctr.dataset.feature_set import FeatureSet
@@ -21,16 +22,16 @@ from ctr.estimators.fitting import (
     checked_rows,
     seed_of,
     settings_of,
+    two_classes,
     used_fields,
     value_errors,
-    zero_or_one,
 )
 from ctr.estimators.frames import Table, returned, to_table
 from ctr.estimators.kept_cells import kept_cells
 from ctr.estimators.study import Study, study
 
 
-class ValueSelector(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
+class ValueSelector(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[misc,call-arg]
     """What all selectors do once it is known what chooses.
 
     Attributes:
@@ -43,10 +44,12 @@ class ValueSelector(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
 
     feature_set_: FeatureSet
     kept_: dict[str, int]
+    feature_names_in_: npt.NDArray[Any]
 
     def __sklearn_tags__(self) -> Any:
-        """Categories, texts and missing cells are what these estimators are for; y is needed."""
+        """Categories, texts and missing cells are what these estimators are for; y is needed, of two classes."""
         tags = super().__sklearn_tags__()
+        tags.classifier_tags = ClassifierTags(multi_class=False)
         tags.target_tags.required = True
         tags.input_tags.allow_nan = tags.input_tags.string = tags.input_tags.categorical = True
         return tags
@@ -55,7 +58,7 @@ class ValueSelector(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         """Choose what to keep.
 
         Args:
-            X: rows (`ctr.estimators.frames.to_table`). y: labels of 0 and 1, or False and True.
+            X: rows (`ctr.estimators.frames.to_table`). y: labels of two classes, such as 0 and 1.
             sample_weight: how much each row counts.
 
         Raises:
@@ -64,7 +67,7 @@ class ValueSelector(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         """
         who = type(self).__name__
         table = to_table(X, who)
-        labels = zero_or_one(checked_labels(y, table, who))
+        _, labels = two_classes(checked_labels(y, table, who))
         rows = checked_rows(table, labels, sample_weight, who)
         parameters = self.get_params(deep=False)
         seed = seed_of(parameters["random_state"])
@@ -208,7 +211,8 @@ class ValueSelector(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
             self._features[str(name)] = own.select("role", "value")
         counts = {name: entry["kept"] for name, entry in feature_set.counts()["fields"].items()}
         self.kept_ = {
-            spec.name: counts.get(spec.shares or spec.name, 0) if spec.name in entries else 0 for spec in specs
+            spec.name: counts.get(spec.shares or spec.name, 0) if spec.name in entries else 0
+            for spec in specs
         }
         self.n_features_in_ = table.frame.width
         if hasattr(self, "feature_names_in_"):

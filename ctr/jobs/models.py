@@ -239,7 +239,9 @@ class Trainer:
             search_history=history,
         )
 
-    def choose(self, selector: str, *, ratio: float | None = None, penalty: float | None = None) -> FeatureSet:
+    def choose(
+        self, selector: str, *, ratio: float | None = None, penalty: float | None = None
+    ) -> FeatureSet:
         """What a selector keeps, before anything is trained again; of pairs alone, every value."""
         if selector in _SEARCHED:
             found = self._search(optfs.DEFAULT_PRICE if penalty is None else penalty)
