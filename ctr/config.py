@@ -21,7 +21,17 @@ Share = Annotated[float, Key(gt=0.0, lt=1.0)]
 Positive = Annotated[float, Key(gt=0.0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Key(ge=0.0, allow_inf_nan=False)]
 Whole = Annotated[int, Key(ge=1)]
-Referee = Literal["frequency", "random", "saliency"]
+Referee = Literal[
+    "frequency",
+    "random",
+    "saliency",
+    "field_mutual_information",
+    "field_chi2",
+    "field_l1",
+    "field_permutation",
+    "field_gain",
+    "field_gates",
+]
 
 
 _UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
@@ -158,7 +168,8 @@ class SelectorConfig(Strict):
         an epoch: 0.5 goes back to the weights after half of the first one.
     dropped_reads: what a dropped value reads: a row of zeros, or its field's unknown.
     compare_dropped_reads: whether the set that is shipped is also trained the other way, and both reported on valid.
-    referees: cheap selectors that run at the same sizes for comparison.
+    referees: cheap selectors that run at the same sizes for comparison; those called field_* drop whole fields, as
+        nearly to the size as they can (`ctr.selection.field_choice`).
     saliency: by what `saliency` ranks values: how much the loss over train feels them, or the rise in it that dropping
         them is expected to cost (`ctr.selection.saliency`).
 
@@ -191,7 +202,7 @@ class SelectorConfig(Strict):
     dropped_reads: Literal["zero", "unknown"] = "zero"
     compare_dropped_reads: bool = True
     referees: list[Referee] = ["frequency", "random"]
-    saliency: Literal["fisher", "second_order"] = "fisher"
+    saliency: Literal["fisher", "second_order"] = "second_order"
     choice: Literal["search", "best", "memorize", "factorize", "naive", "random"] = "search"
     search_rows: Literal["train", "held_out"] = "held_out"
     pairs: Annotated[list[list[str]], Key(min_length=1)] | None = None

@@ -20,7 +20,7 @@ from ctr.estimators.fitting import (
     value_errors,
 )
 from ctr.estimators.frames import to_table
-from ctr.estimators.study import Study, study
+from ctr.estimators.study import Study, study, valid_rows
 from ctr.evaluation.metrics import measure
 from ctr.jobs.models import Model
 from ctr.serving.export import export_bundle
@@ -104,15 +104,15 @@ class CTRClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         classes, labels = two_classes(checked_labels(y, table, who))
         rows = checked_rows(table, labels, sample_weight, who)
         seed = seed_of(self.random_state)
+        parts = valid_rows(rows.labels, self.validation_fraction, self.shuffle, seed)
         with value_errors():
-            specs, used = used_fields(rows, self.fields, self.min_count, who)
+            specs, used = used_fields(rows, parts[0], self.fields, self.min_count, who)
             parameters = self.get_params(deep=False)
             with study(
                 rows,
                 used,
                 settings_of(parameters, self.selector, self.ratio),
-                valid_share=self.validation_fraction,
-                shuffle=self.shuffle,
+                parts,
                 seed=seed,
                 verbose=self.verbose,
             ) as found:

@@ -132,15 +132,17 @@ def checked_rows(table: Table, labels: npt.NDArray[np.int64], sample_weight: Any
     return Rows(table.frame.filter(pl.Series(there)), labels[there], weights[there])
 
 
-def used_fields(rows: Rows, stated: Any, min_count: int, who: str) -> tuple[list[FieldSpec], list[FieldSpec]]:
-    """A field for each column, and those of them that tell rows apart.
+def used_fields(
+    rows: Rows, train: npt.NDArray[np.int64], stated: Any, min_count: int, who: str
+) -> tuple[list[FieldSpec], list[FieldSpec]]:
+    """A field for each column, and those of them that tell the rows to train on apart.
 
     Raises:
         ConfigError, DataError: a field is stated wrongly, or a column has a type that it cannot have.
         ValueError: no column tells rows apart.
     """
     specs = field_specs(rows.frame, stated, min_count)
-    used = [spec for spec in specs if not is_constant(spec, rows.frame[spec.name])]
+    used = [spec for spec in specs if not is_constant(spec, rows.frame[spec.name][train])]
     if not used:
         raise ValueError(f"{who}: all columns of X say the same in every row; expected one that does not")
     return specs, used

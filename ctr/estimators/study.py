@@ -87,9 +87,8 @@ def study(
     rows: Rows,
     specs: Sequence[FieldSpec],
     settings: Mapping[str, Any],
+    parts: tuple[Ints, Ints],
     *,
-    valid_share: float,
-    shuffle: bool,
     seed: int,
     verbose: bool = False,
 ) -> Iterator[Study]:
@@ -100,18 +99,16 @@ def study(
     Args:
         specs: a field for each column that is used.
         settings: of the run configuration, by "section.key".
-        valid_share, shuffle: see `valid_rows`.
+        parts: what `valid_rows` gives.
 
     Raises:
         ConfigError: a setting is wrong.
         DataError: the rows cannot be encoded as these fields.
-        ValueError: see `valid_rows`.
     """
     config_of = _configured(settings, seed)  # wrong settings are told before anything is written
-    train, valid = valid_rows(rows.labels, valid_share, shuffle, seed)
     with tempfile.TemporaryDirectory(prefix="ctr-") as scratch, _torch_as_before():
         folder = Path(scratch)
-        _write(folder / "rows", rows, specs, train, valid)
+        _write(folder / "rows", rows, specs, *parts)
         content = {
             "name": "frame",
             "label": LABEL,

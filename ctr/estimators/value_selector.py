@@ -28,7 +28,7 @@ from ctr.estimators.fitting import (
 )
 from ctr.estimators.frames import Table, returned, to_table
 from ctr.estimators.kept_cells import kept_cells
-from ctr.estimators.study import Study, study
+from ctr.estimators.study import Study, study, valid_rows
 
 
 class ValueSelector(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[misc,call-arg]
@@ -71,15 +71,15 @@ class ValueSelector(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         rows = checked_rows(table, labels, sample_weight, who)
         parameters = self.get_params(deep=False)
         seed = seed_of(parameters["random_state"])
+        parts = valid_rows(rows.labels, parameters["validation_fraction"], parameters["shuffle"], seed)
         with value_errors():
-            specs, used = used_fields(rows, parameters["fields"], parameters["min_count"], who)
+            specs, used = used_fields(rows, parts[0], parameters["fields"], parameters["min_count"], who)
             kind, ratio = self._asked()
             with study(
                 rows,
                 used,
                 settings_of(parameters, kind, ratio),
-                valid_share=parameters["validation_fraction"],
-                shuffle=parameters["shuffle"],
+                parts,
                 seed=seed,
                 verbose=bool(parameters["verbose"]),
             ) as found:

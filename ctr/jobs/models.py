@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ from ctr.network.crosses import table_parameters as pair_table_parameters
 from ctr.network.network import Architecture, Network, build
 from ctr.selection import optfs, optinter
 from ctr.selection.compaction import compact_architecture
+from ctr.selection.field_referees import require
 from ctr.selection.network_referees import NETWORK_REFEREES, KeepAll
 from ctr.selection.optinter import CANDIDATES, LimitError
 from ctr.selection.pair_screen import Screen, screen
@@ -185,7 +186,7 @@ class Trainer:
         self.config, self.dataset, self.folder = config, dataset, folder
         self._job, self._console, self._guard = job, console, _Guard(check)
         self._stages: set[str] = set()
-        self._searches: dict[float, optfs.Search] = {}
+        self._searches: dict[tuple[float, str], optfs.Search] = {}
         self._baseline: Model | None = None
         self._starts: dict[
             str, Network
@@ -194,6 +195,8 @@ class Trainer:
         torch.set_num_threads(pick_threads(config.training.threads))
         torch.set_float32_matmul_precision("high" if config.training.precision == "tf32" else "highest")
         self.train, self.valid = dataset.part("train"), dataset.part("valid")
+        for selector in (config.selector.kind, *config.selector.referees):
+            require(selector)
         if config.selector.selects_pairs:
             self._pairs = chosen_pairs(dataset.schema.fields, config.selector.pairs)
 
@@ -220,11 +223,11 @@ class Trainer:
             everything = REFEREES["all"](self.dataset, 0, self.config.seed)
             return self._paired("optinter", "optinter-all", everything)
         price = optfs.DEFAULT_PRICE if penalty is None else penalty
-        known = price in self._searches
+        known = (price, "value") in self._searches
         feature_set = self.choose(selector, ratio=ratio, penalty=penalty)
         if selector not in _SEARCHED:
             return self._retrain(f"{selector}-{size}", feature_set, selector=selector, ratio=ratio)
-        found = self._searches[price]
+        found = self._searches[price, "value"]
         history = () if known else tuple(found.history)
         if selector == "optfs+optinter":
             name = f"{selector}-{size}"
@@ -380,12 +383,12 @@ class Trainer:
             sketch_bytes=settings.sketch_bytes,
         )
 
-    def _search(self, price: float) -> optfs.Search:
+    def _search(self, price: float, grain: Literal["value", "field"] = "value") -> optfs.Search:
         """One search for each price; the sizes that a list of ratios asks for share it."""
-        if price not in self._searches:
-            name = f"search-{price:g}"
-            with self._stage(name, "search") as watcher:
-                self._searches[price] = optfs.search(
+        if (price, grain) not in self._searches:
+            name = f"search-{price:g}" if grain == "value" else f"search-fields-{price:g}"
+            with self._stage(name, "search" if grain == "value" else "search-fields") as watcher:
+                self._searches[price, grain] = optfs.search(
                     self.networks.fresh(),
                     self.dataset,
                     self._batches(self.train, self.networks.numbered, learning=True),
@@ -395,8 +398,9 @@ class Trainer:
                     price=price,
                     folder=self.folder / name,
                     watcher=watcher,
+                    grain=grain,
                 )
-        return self._searches[price]
+        return self._searches[price, grain]
 
     def referee(self, selector: str, like: Model) -> Model:
         """Retrain what a referee keeps at the size of `like`."""
@@ -408,6 +412,9 @@ class Trainer:
 
     def _refereed(self, selector: str, count: int) -> FeatureSet:
         """What a referee keeps of `count` values."""
+        if selector == "field_gates":
+            found = self._search(optfs.DEFAULT_PRICE, "field")
+            return optfs.choose_fields(found, self.dataset, self.valid, count)
         if selector in REFEREES:
             return REFEREES[selector](self.dataset, count, self.config.seed)
         layout = self.networks.numbered
