@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ctr.dataset.field_cells import prepare
+from ctr.dataset.field_cells import Cells, prepare
 from ctr.dataset.field_spec import FieldSpec
 from ctr.dataset.transforms import log_square, quantile_bin, quantile_edges
-from ctr.errors import ConfigError, nearest
+from ctr.errors import ConfigError, DataError, nearest
 from ctr.settings import check
 
 BINS = 50  # of a column of fractions
@@ -63,9 +63,23 @@ def _whole(column: pl.Series) -> bool:
     return bool((numbers.is_nan() | (numbers == numbers.floor())).fill_null(True).all())
 
 
+def misfit(column: pl.Series, prepared: Cells) -> DataError:
+    """What to say of cells that are no such thing as their field holds."""
+    assert prepared.broken is not None
+    shown = ", ".join(map(repr, column.filter(prepared.broken).head(3).to_list()))
+    return DataError(f'column "{column.name}": {prepared.expected}, found {shown}')
+
+
 def is_constant(spec: FieldSpec, column: pl.Series) -> bool:
-    """Whether all rows of a column say the same, so that no field can be made of it."""
-    cells = prepare(spec, column).values
+    """Whether all rows of a column say the same, so that no field can be made of it.
+
+    Raises:
+        DataError: a cell is no such thing as the field holds, or the column has a type that it cannot have.
+    """
+    prepared = prepare(spec, column)
+    if prepared.broken is not None and prepared.broken.any():
+        raise misfit(column, prepared)
+    cells = prepared.values
     if spec.kind == "vector":
         return cells.null_count() == len(cells)
     missing = cells.null_count()

@@ -9,7 +9,7 @@ from ctr.dataset.encoding import FieldEncoder
 from ctr.dataset.field_cells import prepare
 from ctr.dataset.field_spec import FieldSpec
 from ctr.dataset.transforms import Scale
-from ctr.errors import DataError
+from ctr.estimators.field_specs import misfit
 
 NO_FEATURES = pl.DataFrame(schema={"role": pl.String, "value": pl.String, "id": pl.Int32})
 
@@ -19,8 +19,8 @@ def kept_cells(
 ) -> pl.Series:
     """A column with `dropped_value` (null where it is None) for values that are dropped or were never seen.
 
-    Values that were never seen stay where every value of the field is kept. Lists lose items instead; what is missing
-    stays missing, and scaled numbers and vectors are kept or dropped as a whole.
+    Values that were never seen stay where the field's unknown is among what is kept. Lists lose items instead; what is
+    missing stays missing, and scaled numbers and vectors are kept or dropped as a whole.
 
     Args:
         spec: the field. entry: what the manifest says of it.
@@ -31,8 +31,7 @@ def kept_cells(
     """
     cells = prepare(spec, column)
     if cells.broken is not None and cells.broken.any():
-        shown = column.filter(cells.broken).head(3).to_list()
-        raise DataError(f'column "{column.name}": {cells.expected}, found {", ".join(map(repr, shown))}')
+        raise misfit(column, cells)
     if spec.scaled or spec.kind == "vector":
         return column
     scale = Scale(**entry["scale"]) if entry.get("scale") else None

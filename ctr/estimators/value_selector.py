@@ -207,8 +207,11 @@ class ValueSelector(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         self._names = table.frame.columns
         features = feature_set.features
         self._features = dict.fromkeys(self._names, features.clear())
-        for (name,), own in features.filter("kept").partition_by("field", as_dict=True).items():
-            self._features[str(name)] = own.select("role", "value")
+        for (name,), own in features.partition_by("field", as_dict=True).items():
+            # Where every value is kept and no row fell to the unknown, there is nothing to hide in it.
+            whole = own.filter(pl.col("role") == "value")["kept"].all()
+            idle = (pl.col("role") == "unknown") & (pl.col("count") == 0) & pl.lit(whole)
+            self._features[str(name)] = own.filter(pl.col("kept") | idle).select("role", "value")
         counts = {name: entry["kept"] for name, entry in feature_set.counts()["fields"].items()}
         self.kept_ = {
             spec.name: counts.get(spec.shares or spec.name, 0) if spec.name in entries else 0

@@ -27,24 +27,27 @@ def field_numbers(dataset: Dataset) -> Ints:
 def top_fields(dataset: Dataset, scores: Mapping[str, float], count: int) -> Bools:
     """(V,) every feature of the fields that are kept.
 
-    From the best field on, each one is kept that brings the number of kept values nearer to `count`: the size is met
-    within half of the smallest field that is dropped. Where that is none, the smallest field is kept alone. Fields that
-    the schema keeps always come first and count; those that it never keeps are no candidates. Of equal scores the
-    smaller field goes first.
+    From the best field on, each one is kept that `count` values still have room for; at the end the smallest of the
+    others as well, where that brings their number nearer to `count`. So the size is met within half of the smallest
+    field that is dropped. Where that would be none, the smallest field is kept alone. Fields that the schema keeps
+    always come first and count; those that it never keeps are no candidates. Of equal scores the smaller field goes
+    first.
 
     Args:
         scores: by field, without those that share features.
     """
     sizes = {info.name: info.features - FIRST_VALUE for info in owners(dataset)}
-    candidates = [info.name for info in owners(dataset) if not (info.always or info.never)]
     kept = {info.name for info in owners(dataset) if info.always}
-    total = sum(sizes[name] for name in kept)
-    for name in sorted(candidates, key=lambda name: (-scores[name], sizes[name])):
-        if abs(total + sizes[name] - count) < abs(total - count):
+    room = count - sum(sizes[name] for name in kept)
+    left = [info.name for info in owners(dataset) if not (info.always or info.never)]
+    for name in sorted(left, key=lambda name: (-scores[name], sizes[name])):
+        if sizes[name] <= room:
             kept.add(name)
-            total += sizes[name]
-    if not kept:
-        kept.add(min(candidates, key=lambda name: (sizes[name], -scores[name])))
+            room -= sizes[name]
+    left = [name for name in left if name not in kept]
+    smallest = min(left, key=lambda name: (sizes[name], -scores[name]), default=None)
+    if smallest is not None and (sizes[smallest] - room < room or not kept):
+        kept.add(smallest)
     return of_fields(dataset, kept)
 
 

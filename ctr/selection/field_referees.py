@@ -34,9 +34,11 @@ def mutual_information(dataset: Dataset, seed: int) -> Scores:
     from sklearn.metrics import mutual_info_score
     from sklearn.metrics.cluster import expected_mutual_information
 
-    def score(table: Floats, counts: Floats, spread: float) -> float:
-        chance = expected_mutual_information(counts.astype(np.int64), int(counts.sum()))
-        return float(mutual_info_score(None, None, contingency=table) - spread * chance)
+    def score(table: Floats, spread: float) -> float:
+        counts = np.rint(table / spread).astype(np.int64)  # rows that tell as much as the weighted ones
+        counts = counts[counts.sum(1) > 0]
+        chance = expected_mutual_information(counts, int(counts.sum()))
+        return float(mutual_info_score(None, None, contingency=table) - chance)
 
     return _of_tables(dataset, score)
 
@@ -48,15 +50,15 @@ def chi2(dataset: Dataset, seed: int) -> Scores:
     """
     from scipy.stats import chi2_contingency
 
-    def score(table: Floats, counts: Floats, spread: float) -> float:
+    def score(table: Floats, spread: float) -> float:
         found = chi2_contingency(table, correction=False)
         return float((found.statistic - spread * found.dof) / table.sum())
 
     return _of_tables(dataset, score)
 
 
-def _of_tables(dataset: Dataset, score: Callable[[Floats, Floats, float], float]) -> Scores:
-    """The score of each field's counts by label: weighted, plain, and how much weights spread them by chance.
+def _of_tables(dataset: Dataset, score: Callable[[Floats, float], float]) -> Scores:
+    """The score of each field by its weighted counts by label, and by how many rows are worth one, as weights differ.
 
     The values of a list are judged one by one, each with the label of its row; of a vector its best number counts, and
     of fields that share features the best field.
@@ -65,13 +67,11 @@ def _of_tables(dataset: Dataset, score: Callable[[Floats, Floats, float], float]
     weights, labels = weights_of(part), part.labels.astype(np.int64)
     found: Scores = {}
     for info, codes, rows in occurrences(dataset, part):
-        own, size = weights[rows], 2 * (int(codes.max(initial=0)) + 1)
-        cells = 2 * codes + labels[rows]
-        table = np.bincount(cells, own, size).reshape(-1, 2)
-        counts = np.bincount(cells, minlength=size).reshape(-1, 2).astype(np.float64)
-        there = (table.sum(1) > 0) & (counts.sum(1) > 0)
+        own = weights[rows]
+        table = np.bincount(2 * codes + labels[rows], own, 2 * (int(codes.max(initial=0)) + 1)).reshape(-1, 2)
+        table = table[table.sum(1) > 0]
         spread = float(np.square(own).sum() / own.sum())
-        value = score(table[there], counts[there], spread) if there.sum() > 1 else 0.0
+        value = score(table, spread) if len(table) > 1 else 0.0
         name = info.shares or info.name
         found[name] = max(found.get(name, value), value)
     return found

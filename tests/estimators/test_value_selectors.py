@@ -110,9 +110,9 @@ def test_lists_lose_items_and_numbers_their_bins():
         }
     )
     fields = {"text": {"kind": "list", "separator": "|"}, "price": {"bins": 10}}
-    found = FrequencySelector(0.3, fields=fields, random_state=0).fit(frame, draw.integers(0, 2, rows))
+    found = FrequencySelector(0.6, fields=fields, random_state=0).fit(frame, draw.integers(0, 2, rows))
     assert sum(found.kept_.values()) == round(
-        0.3 * (3 + 3 + found.get_value_support().filter(field="price").height)
+        0.6 * (3 + 3 + found.get_value_support().filter(field="price").height)
     )
     kept = {
         name: set(own["value"]) for (name,), own in found.get_value_support().filter("kept").group_by("field")
@@ -229,7 +229,7 @@ def test_optinter_appends_the_pairs_that_are_memorized():
         {"a": [f"{n}|" for n in a], "b": [f"b{n}" for n in b], "c": draw.integers(0, 5, 3000)}
     )
     clicks = (draw.random(3000) < np.where((a + b) % 2, 0.85, 0.15)).astype(int)
-    found = OptInterSelector(**FAST, pair_dim=4).fit(frame, clicks)
+    found = OptInterSelector(**FAST, pair_dim=4, search_epochs=8).fit(frame, clicks)
     methods = {(x, y): m for x, y, m in found.pairs_.select("field_a", "field_b", "method").iter_rows()}
     assert methods["a", "b"] == "memorize"
     rows = found.transform(frame)
