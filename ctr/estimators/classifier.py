@@ -1,5 +1,6 @@
 """A classifier in front of the pipeline: keep-all or what a selector keeps, trained again and exported as a bundle."""
 
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -183,13 +184,17 @@ class CTRClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self)
         folder = Path(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        _write(scratch, self.bundle_)
         if folder.exists():
             raise FileExistsError(f'"{folder}" is there already; delete it, or state another folder')
-        scratch.chmod(0o755)
-        return scratch.rename(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            _write(scratch, self.bundle_)
+            scratch.chmod(0o755)
+            return scratch.rename(folder)
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the opened scorer, which is made again from the bundle."""

@@ -224,20 +224,20 @@ def test_a_selector_works_in_a_pipeline_and_its_size_can_be_searched_for(log):
 
 def test_optinter_appends_the_pairs_that_are_memorized():
     draw = np.random.default_rng(0)
-    a, b = draw.integers(0, 6, 3000), draw.integers(0, 6, 3000)
-    frame = pl.DataFrame(
-        {"a": [f"{n}|" for n in a], "b": [f"b{n}" for n in b], "c": draw.integers(0, 5, 3000)}
-    )
-    clicks = (draw.random(3000) < np.where((a + b) % 2, 0.85, 0.15)).astype(int)
-    found = OptInterSelector(**FAST, pair_dim=4, search_epochs=8).fit(frame, clicks)
-    methods = {(x, y): m for x, y, m in found.pairs_.select("field_a", "field_b", "method").iter_rows()}
-    assert methods["a", "b"] == "memorize"
-    rows = found.transform(frame)
-    assert rows.columns == found.get_feature_names_out().tolist()
-    assert rows.columns[:4] == ["a", "b", "c", "a*b"]
-    assert rows["a*b"][0] == f"{a[0]}\\||b{b[0]}"
-    assert rows["a*b"].n_unique() == 36
+    a, b = draw.integers(0, 6, 900), draw.integers(0, 6, 900)
+    frame = pl.DataFrame({"a": [f"{n}|" for n in a], "b": b, "c": draw.integers(0, 5, 900)})
+    clicks = (draw.random(900) < np.where((a + b) % 2, 0.85, 0.15)).astype(int)
+    found = OptInterSelector(**FAST).fit(frame, clicks)
+    assert found.pairs_.select("field_a", "field_b").rows() == [("a", "b"), ("a", "c"), ("b", "c")]
+    settings = {"selector.choice": "memorize", "selector.pairs": [["a", "b"]]}
+    found = clone(found).set_params(settings=settings).fit(frame, clicks)
+    rows = found.transform(frame.with_columns(b=pl.when(pl.int_range(900) > 0).then("b")))
+    assert rows.columns == found.get_feature_names_out().tolist() == ["a", "b", "c", "a*b"]
+    assert rows["a*b"][0] is None
+    assert rows["a*b"][1] == f"{a[1]}\\||{b[1]}"  # what stands between values is told from what is in them
+    assert rows["a*b"].n_unique() == 37
     assert found.get_support().all()
+    assert isinstance(found.transform(frame.to_pandas()), pd.DataFrame)
 
 
 def test_an_unfitted_selector_says_so(log):
