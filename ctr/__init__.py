@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ctr.estimators import (
         CTRClassifier,
+        FieldSelector,
         FrequencySelector,
         OptFSSelector,
         OptInterSelector,
@@ -18,6 +19,7 @@ __version__ = "0.1.0"
 # scikit-learn's door. Its names are found when they are asked for: they need PyTorch, which the command line does not.
 _ESTIMATORS = (
     "CTRClassifier",
+    "FieldSelector",
     "FrequencySelector",
     "OptFSSelector",
     "OptInterSelector",
@@ -26,6 +28,7 @@ _ESTIMATORS = (
 )
 __all__ = [
     "CTRClassifier",
+    "FieldSelector",
     "FrequencySelector",
     "OptFSSelector",
     "OptInterSelector",

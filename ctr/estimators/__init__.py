@@ -5,6 +5,7 @@
 
 from ctr.estimators.classifier import CTRClassifier
 from ctr.estimators.selectors import (
+    FieldSelector,
     FrequencySelector,
     OptFSSelector,
     OptInterSelector,
@@ -14,6 +15,7 @@ from ctr.estimators.selectors import (
 
 __all__ = [
     "CTRClassifier",
+    "FieldSelector",
     "FrequencySelector",
     "OptFSSelector",
     "OptInterSelector",

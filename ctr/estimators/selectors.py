@@ -1,12 +1,14 @@
 """The selectors, each with the parameters that apply to it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import polars as pl
 from sklearn.utils.validation import check_is_fitted
 
+from ctr.config import Referee
 from ctr.dataset.feature_set import FeatureSet
+from ctr.errors import nearest
 from ctr.estimators.kept_cells import joint_cells
 from ctr.estimators.study import Study
 from ctr.estimators.value_selector import ValueSelector
@@ -121,6 +123,72 @@ class SaliencySelector(ValueSelector):
             shuffle,
         )
         self.random_state, self.n_jobs, self.verbose = random_state, n_jobs, verbose
+
+
+class FieldSelector(ValueSelector):
+    """Keeps whole columns, those of the highest score, with as nearly a share of all values as they allow.
+
+    Args:
+        criterion: "mutual_information", "chi2", "l1", "permutation", "gain" or "gates": a referee `field_*`, as
+            `docs/selectors.md` describes them.
+        ratio: share of values to keep.
+        search_epochs: of the search with gates. epochs, patience: of the network whose importances are measured by
+            permutation.
+        others: see `OptFSSelector`.
+    """
+
+    kind = "field"
+
+    def __init__(
+        self,
+        criterion: str = "mutual_information",
+        ratio: float = 0.5,
+        *,
+        search_epochs: int = 3,
+        epochs: int = 20,
+        patience: float = 3.0,
+        backbone: str = "deepfm",
+        dim: int = 16,
+        hidden: Sequence[int] = (256, 128),
+        dropout: float = 0.0,
+        batch_size: int = 1024,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.0,
+        settings: Mapping[str, Any] | None = None,
+        fields: Fields | None = None,
+        min_count: int = 1,
+        dropped_value: Any = None,
+        validation_fraction: float = 0.1,
+        shuffle: bool = True,
+        random_state: Any = None,
+        n_jobs: int | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.criterion, self.ratio, self.search_epochs = criterion, ratio, search_epochs
+        self.epochs, self.patience = epochs, patience
+        self.backbone, self.dim, self.hidden, self.dropout = backbone, dim, hidden, dropout
+        self.batch_size, self.learning_rate, self.weight_decay = batch_size, learning_rate, weight_decay
+        self.settings, self.fields, self.min_count = settings, fields, min_count
+        self.dropped_value, self.validation_fraction, self.shuffle = (
+            dropped_value,
+            validation_fraction,
+            shuffle,
+        )
+        self.random_state, self.n_jobs, self.verbose = random_state, n_jobs, verbose
+
+    @property
+    def scores_(self) -> dict[str, float]:
+        """Score of each column that says anything."""
+        check_is_fitted(self)
+        scores: dict[str, float] = self.feature_set_.provenance["field_scores"]
+        return scores
+
+    def _asked(self) -> tuple[str, float | None]:
+        known = [name.removeprefix("field_") for name in get_args(Referee) if name.startswith("field_")]
+        if self.criterion not in known:
+            raise ValueError(f"criterion: found {self.criterion!r}{nearest(str(self.criterion), known)}")
+        kind, ratio = super()._asked()
+        return kind if kind == "all" else f"field_{self.criterion}", ratio
 
 
 class _Counting(ValueSelector):

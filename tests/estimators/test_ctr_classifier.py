@@ -45,7 +45,9 @@ def test_a_selector_inside_drops_values_and_says_which(log):
     frame, clicks = log
     small = CTRClassifier("frequency", ratio=0.3, epochs=2, **FAST).fit(frame, clicks)
     assert small.feature_set_.counts()["ratio"] == pytest.approx(0.3, abs=0.01)
-    hidden = small.feature_set_.features.filter(~pl.col("kept"), field="noise", role="value")["value"].to_list()
+    hidden = small.feature_set_.features.filter(~pl.col("kept"), field="noise", role="value")[
+        "value"
+    ].to_list()
     one, other = (frame.head(1).with_columns(noise=pl.lit(value)) for value in ("never seen", hidden[-1]))
     assert np.array_equal(small.predict_proba(one), small.predict_proba(other))
 

@@ -14,7 +14,14 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
-from ctr import FrequencySelector, OptFSSelector, OptInterSelector, RandomSelector, SaliencySelector
+from ctr import (
+    FieldSelector,
+    FrequencySelector,
+    OptFSSelector,
+    OptInterSelector,
+    RandomSelector,
+    SaliencySelector,
+)
 from ctr.dataset.store import Dataset
 from ctr.estimators.study import valid_rows
 from tests.estimators.conftest import FAST, small_log
@@ -334,3 +341,18 @@ def test_validation_rows_are_a_share_of_each_class(share):
 def test_without_shuffling_the_last_rows_validate():
     train, valid = valid_rows(np.arange(10) % 2, 0.3, False, 0)
     assert (train.tolist(), valid.tolist()) == (list(range(7)), [7, 8, 9])
+
+
+@pytest.mark.parametrize("criterion", ["mutual_information", "chi2", "l1", "permutation", "gates"])
+def test_whole_columns_are_kept_by_any_criterion(criterion, log):
+    found = FieldSelector(criterion, 0.09, epochs=2, **{**FAST, "learning_rate": 0.05}).fit(*log)
+    assert found.get_feature_names_out().tolist() == ["user"]
+    assert max(found.scores_, key=found.scores_.__getitem__) == "user"
+    assert found.transform(log[0]).equals(log[0].select("user"))
+
+
+def test_a_criterion_that_there_is_not_is_told(log):
+    with pytest.raises(
+        ValueError, match="criterion: found 'mutual_info'; the nearest name is \"mutual_information\""
+    ):
+        FieldSelector("mutual_info").fit(*log)
