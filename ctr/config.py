@@ -9,7 +9,7 @@ import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, field_validator, model_validator
 from pydantic import Field as Key
@@ -21,7 +21,17 @@ Share = Annotated[float, Key(gt=0.0, lt=1.0)]
 Positive = Annotated[float, Key(gt=0.0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Key(ge=0.0, allow_inf_nan=False)]
 Whole = Annotated[int, Key(ge=1)]
-Referee = Literal["frequency", "random"]
+Referee = Literal[
+    "frequency",
+    "random",
+    "saliency",
+    "field_mutual_information",
+    "field_chi2",
+    "field_l1",
+    "field_permutation",
+    "field_gain",
+    "field_gates",
+]
 
 
 _UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
@@ -160,7 +170,10 @@ class SelectorConfig(Strict):
         an epoch: 0.5 goes back to the weights after half of the first one.
     dropped_reads: what a dropped value reads: a row of zeros, or its field's unknown.
     compare_dropped_reads: whether the set that is shipped is also trained the other way, and both reported on valid.
-    referees: cheap selectors that run at the same sizes for comparison.
+    referees: cheap selectors that run at the same sizes for comparison; those called field_* drop whole fields, as
+        nearly to the size as they can (`ctr.selection.field_choice`).
+    saliency: by what `saliency` ranks values: how much the loss over train feels them, or the rise in it that dropping
+        them is expected to cost (`ctr.selection.saliency`).
     shadow: share of the fields of which the OptFS search gets a copy with shuffled values as well, to report how many
         values without meaning it keeps (`ctr.dataset.shadow`); 0 searches real fields alone.
 
@@ -183,7 +196,7 @@ class SelectorConfig(Strict):
     pair_learning_rate, pair_temperature: of the choice where `search_rows = "train"`; the temperature at the end.
     """
 
-    kind: Literal["none", "optfs", "optinter", "optfs+optinter", "all", "frequency", "random"] = "optfs"
+    kind: Literal["none", "optfs", "optinter", "optfs+optinter", "all", Referee] = "optfs"
     ratio: list[Share] | None = None
     penalty: list[NotNegative] | None = None
     epochs: Whole = 3
@@ -194,6 +207,7 @@ class SelectorConfig(Strict):
     compare_dropped_reads: bool = True
     referees: list[Referee] = ["frequency", "random"]
     shadow: Annotated[float, Key(ge=0.0, lt=1.0)] = 0.0
+    saliency: Literal["fisher", "second_order"] = "second_order"
     choice: Literal["search", "best", "memorize", "factorize", "naive", "random"] = "search"
     search_rows: Literal["train", "held_out"] = "held_out"
     pairs: Annotated[list[list[str]], Key(min_length=1)] | None = None
@@ -266,7 +280,7 @@ class SelectorConfig(Strict):
             raise ValueError(
                 'choice = "random" needs random_counts = [memorized, factorized], and nothing else takes it'
             )
-        if self.kind in ("frequency", "random") and self.ratio is None:
+        if self.kind in get_args(Referee) and self.ratio is None:
             raise ValueError(f'kind = "{self.kind}" needs ratio')
         if self.rewind_epoch >= self.epochs:
             raise ValueError(f"rewind_epoch = {self.rewind_epoch} must be below epochs = {self.epochs}")

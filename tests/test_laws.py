@@ -31,6 +31,8 @@ BELOW["serving"] = {*BELOW, "selection"}
 BELOW["report"] = BELOW["tracking"] = {*BELOW, "serving"}
 BELOW["jobs"] = {*BELOW, "report", "tracking"}
 BELOW["cli"] = {*BELOW, "jobs"}
+BELOW["estimators"] = BELOW["cli"]  # scikit-learn's door stands beside the command line
+BELOW["__init__"] = {"estimators"}  # when someone asks for one of them, and not before
 
 WORDS = {"mask", "ticket", "arch", "alpha", "comb", "opt", "manager", "handler", "helper", "util", "common"}
 WORDS |= {"base", "misc"}
@@ -179,6 +181,21 @@ def test_help_is_instant():
     assert not loaded & (HEAVY | {"pydantic", "numpy", "pyarrow"})
 
 
+def test_importing_ctr_loads_nothing_heavy():
+    loaded = loaded_after("import ctr\nassert 'OptFSSelector' in dir(ctr)")
+    assert not loaded & (HEAVY | {"pydantic", "numpy", "pyarrow"})
+
+
+def test_every_estimator_is_found_in_ctr_itself():
+    import ctr
+    from ctr import estimators
+
+    assert set(ctr.__all__) == {*estimators.__all__, "__version__"} == {*ctr._ESTIMATORS, "__version__"}
+    assert all(getattr(ctr, name) is getattr(estimators, name) for name in estimators.__all__)
+    with pytest.raises(AttributeError, match="OptimalSelector"):
+        ctr.OptimalSelector  # noqa: B018
+
+
 def test_test_rows_are_read_by_the_verdict_alone():
     assert set(calls("sealed_test")) == {"ctr/jobs/verdict.py"}
     assert len(calls("sealed_test")) == 1
@@ -253,7 +270,8 @@ def test_names_in_code_are_words_of_the_domain():
                 if isinstance(name, str) and defined and not isinstance(node, ast.alias | ast.keyword):
                     names[name] = getattr(node, "lineno", 0)
         for name, line in names.items():
-            parts = re.findall(r"[A-Za-z][a-z]*", name.replace("base_rate", ""))  # a term of statistics
+            known = r"base_rate|^Opt(FS|Inter)"  # a term of statistics, and how two methods are called
+            parts = re.findall(r"[A-Za-z][a-z]*", re.sub(known, "", name))
             words = {part.lower().removesuffix("s") for part in parts}
             assert not words & WORDS, f'{where(path)}, line {line}: "{name}"'
 

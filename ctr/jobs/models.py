@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,8 @@ from ctr.network.crosses import table_parameters as pair_table_parameters
 from ctr.network.network import Architecture, Network, build
 from ctr.selection import optfs, optinter
 from ctr.selection.compaction import compact_architecture
+from ctr.selection.field_referees import require
+from ctr.selection.network_referees import NETWORK_REFEREES, KeepAll
 from ctr.selection.optinter import CANDIDATES, LimitError
 from ctr.selection.pair_screen import Screen, screen
 from ctr.selection.pair_space import PairSpace, cross_index
@@ -41,6 +43,7 @@ from ctr.training.predict import calibrate, predict
 from ctr.training.progress import stage_progress
 
 _EVALUATION_ROWS = 8192  # rows in a batch where nothing is learned
+_SEARCHED = ("optfs", "optfs+optinter")  # selectors whose feature set comes of a search with gates
 
 
 @dataclass(frozen=True)
@@ -184,7 +187,8 @@ class Trainer:
         self.config, self.dataset, self.folder = config, dataset, folder
         self._job, self._console, self._guard = job, console, _Guard(check)
         self._stages: set[str] = set()
-        self._searches: dict[float, optfs.Search] = {}
+        self._searches: dict[tuple[float, str], optfs.Search] = {}
+        self._baseline: Model | None = None
         self._starts: dict[
             str, Network
         ] = {}  # over all features: what trainings begin with, where not afresh
@@ -192,22 +196,26 @@ class Trainer:
         torch.set_num_threads(pick_threads(config.training.threads))
         torch.set_float32_matmul_precision("high" if config.training.precision == "tf32" else "highest")
         self.train, self.valid = dataset.part("train"), dataset.part("valid")
+        for selector in (config.selector.kind, *config.selector.referees):
+            require(selector)
         if config.selector.selects_pairs:
             self._pairs = chosen_pairs(dataset.schema.fields, config.selector.pairs)
 
     def baseline(self) -> Model:
-        """Keep all features."""
-        network, layout = self.networks.fresh(), self.networks.everything
-        result = self._fit("baseline", "baseline", network, layout)
-        return Model(
-            "baseline",
-            self.networks.architecture,
-            layout,
-            self.folder / "baseline",
-            learned_numbers(network),
-            result.history,
-            result.best_step,
-        )
+        """Keep all features; trained once."""
+        if self._baseline is None:
+            network, layout = self.networks.fresh(), self.networks.everything
+            result = self._fit("baseline", "baseline", network, layout)
+            self._baseline = Model(
+                "baseline",
+                self.networks.architecture,
+                layout,
+                self.folder / "baseline",
+                learned_numbers(network),
+                result.history,
+                result.best_step,
+            )
+        return self._baseline
 
     def select(self, selector: str, *, ratio: float | None, penalty: float | None) -> Model:
         """Search with OptFS or OptInter, or ask a referee, and retrain what comes of it."""
@@ -215,14 +223,12 @@ class Trainer:
         if selector == "optinter":
             everything = REFEREES["all"](self.dataset, 0, self.config.seed)
             return self._paired("optinter", "optinter-all", everything)
-        if selector not in ("optfs", "optfs+optinter"):
-            count = number_to_keep(self.dataset, 1.0 if ratio is None else ratio)
-            feature_set = REFEREES[selector](self.dataset, count, self.config.seed)
-            return self._retrain(f"{selector}-{size}", feature_set, selector=selector, ratio=ratio)
         price = optfs.DEFAULT_PRICE if penalty is None else penalty
-        known = price in self._searches
-        found = self._search(price)
-        feature_set = optfs.choose(found, self.dataset, self.valid, ratio)
+        known = (price, "value") in self._searches
+        feature_set = self.choose(selector, ratio=ratio, penalty=penalty)
+        if selector not in _SEARCHED:
+            return self._retrain(f"{selector}-{size}", feature_set, selector=selector, ratio=ratio)
+        found = self._searches[price, "value"]
         history = () if known else tuple(found.history)
         if selector == "optfs+optinter":
             name = f"{selector}-{size}"
@@ -236,6 +242,19 @@ class Trainer:
             start=found.network,
             search_history=history,
         )
+
+    def choose(
+        self, selector: str, *, ratio: float | None = None, penalty: float | None = None
+    ) -> FeatureSet:
+        """What a selector keeps, before anything is trained again; of pairs alone, every value."""
+        if selector in _SEARCHED:
+            found = self._search(optfs.DEFAULT_PRICE if penalty is None else penalty)
+            return optfs.choose(found, self.dataset, self.valid, ratio)
+        return self._refereed(selector, number_to_keep(self.dataset, 1.0 if ratio is None else ratio))
+
+    def choose_pairs(self, feature_set: FeatureSet) -> FeatureSet:
+        """A feature set with how the pairs of its fields interact, before anything is trained again."""
+        return self._with_pairs("optinter", feature_set, self.config.selector)[0]
 
     def _paired(
         self,
@@ -365,12 +384,13 @@ class Trainer:
             sketch_bytes=settings.sketch_bytes,
         )
 
-    def _search(self, price: float) -> optfs.Search:
+    def _search(self, price: float, grain: Literal["value", "field"] = "value") -> optfs.Search:
         """One search for each price; the sizes that a list of ratios asks for share it."""
-        if price not in self._searches:
-            name, shadows = f"search-{price:g}", self.networks.shadows
+        if (price, grain) not in self._searches:
+            name = f"search-{price:g}" if grain == "value" else f"search-fields-{price:g}"
+            shadows = self.networks.shadows if grain == "value" else None
             layout = self.networks.numbered if shadows is None else ShadowLayout(shadows)
-            with self._stage(name, "search") as watcher:
+            with self._stage(name, "search" if grain == "value" else "search-fields") as watcher:
                 found = optfs.search(
                     self.networks.fresh() if shadows is None else self.networks.shadowed(shadows),
                     self.dataset if shadows is None else shadows.dataset,
@@ -381,19 +401,36 @@ class Trainer:
                     price=price,
                     folder=self.folder / name,
                     watcher=watcher,
+                    grain=grain,
                 )
             if shadows is not None:
                 found = found.without(shadows, self.networks.start(found.network, shadows))
-            self._searches[price] = found
-        return self._searches[price]
+            self._searches[price, grain] = found
+        return self._searches[price, grain]
 
     def referee(self, selector: str, like: Model) -> Model:
         """Retrain what a referee keeps at the size of `like`."""
         assert like.feature_set is not None
         counts = like.feature_set.counts()
-        feature_set = REFEREES[selector](self.dataset, counts["kept"], self.config.seed)
+        feature_set = self._refereed(selector, counts["kept"])
         name = f"{selector}-{like.name.split('-', 1)[1]}"
         return self._retrain(name, feature_set, selector=selector, ratio=counts["ratio"])
+
+    def _refereed(self, selector: str, count: int) -> FeatureSet:
+        """What a referee keeps of `count` values."""
+        if selector == "field_gates":
+            found = self._search(optfs.DEFAULT_PRICE, "field")
+            return optfs.choose_fields(found, self.dataset, self.valid, count)
+        if selector in REFEREES:
+            return REFEREES[selector](self.dataset, count, self.config.seed)
+        layout = self.networks.numbered
+        keep_all = KeepAll(
+            self.baseline().load().to(self.device),
+            self._batches(self.train, layout),
+            self._batches(self.valid, layout),
+            self.config.selector,
+        )
+        return NETWORK_REFEREES[selector](self.dataset, count, self.config.seed, keep_all)
 
     def other_reading(self, model: Model) -> Model | None:
         """The set of `model` with dropped values reading unknown instead of zeros, or the other way round.

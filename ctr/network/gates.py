@@ -31,10 +31,36 @@ class SoftGate(nn.Module):
         self.logits = nn.Parameter(torch.full((rows, 1), START), requires_grad=False)
         self.register_buffer("temperature", torch.ones(()))
 
+    def gates(self, ids: Tensor) -> Tensor:
+        """(...) rows of the table -> (...) rows of `logits`: here the same."""
+        return ids
+
     def forward(self, ids: Tensor) -> Tensor:
         """(...) rows of the table -> (..., 1) factors."""
         logits = F.embedding(ids, self.logits)
         return torch.sigmoid(self.temperature * logits) * (1.0 + math.exp(-START))
+
+
+class FieldGate(SoftGate):
+    """A `SoftGate` with one logit for all features of a field.
+
+    Args:
+        fields: (rows,) by row of the embedding table the row of `logits` that its gate is; 0 for the dropped row.
+    """
+
+    fields: Tensor
+
+    def __init__(self, fields: Tensor) -> None:
+        super().__init__(int(fields.max()) + 1)
+        self.register_buffer("fields", fields)
+
+    def gates(self, ids: Tensor) -> Tensor:
+        """(...) rows of the table -> (...) rows of `logits`."""
+        return self.fields[ids]
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(...) rows of the table -> (..., 1) factors."""
+        return super().forward(self.gates(ids))
 
 
 class HardGate(nn.Module):

@@ -84,10 +84,11 @@ class EvidenceGates:
     """Trains the gates of a network in the search stage: a companion of `ctr.training.fit`.
 
     Args:
-        network: with a `SoftGate`.
+        network: with a `SoftGate`, or a `FieldGate`, whose gates gather the evidence of whole fields.
         schedule: temperature and window.
         price: nats that a feature must save.
-        values: (V,) bool by table row - 1: the vocabulary values, for the share of open gates that is reported.
+        values: (V,) bool by table row - 1: the vocabulary values, for the share of open gates that is reported. Of
+            fields this and what follows is by number of the field.
         rate: speed of the gates relative to evidence (1: a gate is fully open at twice the price).
         rewind_epoch: after how many epochs (or what part of one) the weights are put aside, in `folder`.
         folder: for the weights put aside.
@@ -146,7 +147,7 @@ class EvidenceGates:
         self._inputs, self._labels, self._weights, self._read = inputs, labels, weights, []
         self.step += 1
         for ids in (inputs.ids, inputs.list_ids):
-            self._refresh(ids.flatten())
+            self._refresh(self.gate.gates(ids).flatten())
 
     @torch.no_grad()
     def after_backward(self) -> None:
@@ -260,7 +261,7 @@ class EvidenceGates:
         slope_at_one = slope + curvature * (1.0 - factor)
         scale = self.schedule.steps_per_epoch / self.schedule.window
         new = torch.stack([slope_at_one.flatten(), curvature.flatten()], 1) * scale
-        self.sums.index_add_(0, ids.flatten(), new)
+        self.sums.index_add_(0, self.gate.gates(ids).flatten(), new)
 
 
 def _mean(vectors: Tensor, weights: Tensor | None) -> Tensor:

@@ -8,7 +8,7 @@ trained again. How the gates learn is ours: see `ctr.selection.evidence`.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +19,11 @@ from ctr.dataset.batches import Batches
 from ctr.dataset.feature_set import FeatureSet, Floats
 from ctr.dataset.shadow import Shadows
 from ctr.dataset.store import MISSING, UNKNOWN, Dataset, Part
-from ctr.network.gates import SoftGate
+from ctr.network.gates import FieldGate, SoftGate
 from ctr.network.network import Network
 from ctr.selection.evidence import EvidenceGates, Schedule
+from ctr.selection.field_choice import field_numbers, fields_as_set, owners, top_fields
+from ctr.selection.field_rows import numbered_ids
 from ctr.selection.referees import number_to_keep, protected, top_values, value_features
 from ctr.selection.shadow import false_keeps
 from ctr.training.fit import fit
@@ -35,7 +37,8 @@ DEFAULT_PRICE = 2.5  # nats, that is z = 2.24: about one meaningless feature in 
 class Search:
     """What a search comes to.
 
-    evidence: (V,) by global id, nats that each feature saves on the train rows.
+    evidence: (V,) by global id, nats that each feature saves on the train rows; (F,) by `owners`, those of each field,
+        where fields have the gates.
     price: what a feature had to save for its gate to stay open. rate: of the gates.
     network: with the weights to retrain from.
     shadows: the shadow fields that were searched as well, and copied: the evidence of their features.
@@ -70,6 +73,7 @@ def search(
     price: float,
     folder: Path,
     watcher: Watcher | None = None,
+    grain: Literal["value", "field"] = "value",
 ) -> Search:
     """Train weights and gates together.
 
@@ -77,18 +81,25 @@ def search(
         network: over all features, fresh; a gate is put in front of it, and taken away again.
         price: nats that a feature must save on the train rows.
         folder: for checkpoints; an interrupted search goes on from there.
+        grain: whether every value has a gate, or every field one for all of its features.
 
     Returns:
         Evidence, and the network with its weights rewound to `settings.rewind_epoch`.
     """
-    network.gate = SoftGate(dataset.features + 1).to(network.device)
-    always, never = protected(dataset)
+    values, (always, never) = value_features(dataset), protected(dataset)
+    if grain == "value":
+        network.gate = SoftGate(dataset.features + 1).to(network.device)
+    else:
+        network.gate = FieldGate(torch.from_numpy(field_numbers(dataset))).to(network.device)
+        values = np.ones(len(owners(dataset)), np.bool_)
+        always = np.array([info.always for info in owners(dataset)])
+        never = np.array([info.never for info in owners(dataset)])
     schedule = Schedule(settings.epochs * len(train), len(train), settings.final_temperature)
     gates = EvidenceGates(
         network,
         schedule,
         price=price,
-        values=torch.from_numpy(value_features(dataset)),
+        values=torch.from_numpy(values),
         rate=settings.gate_learning_rate,
         rewind_epoch=settings.rewind_epoch,
         folder=folder,
@@ -136,20 +147,29 @@ def choose(found: Search, dataset: Dataset, valid: Part, ratio: float | None) ->
     return FeatureSet.of(dataset, np.asarray(kept), gate, provenance)
 
 
+def choose_fields(found: Search, dataset: Dataset, valid: Part, count: int) -> FeatureSet:
+    """The fields of most evidence, discounted by `coverage`, with about `count` values (`top_fields`).
+
+    Args:
+        found: a search with a gate for each field.
+    """
+    covered = coverage(dataset, valid)
+    scores = {
+        info.name: float(evidence * covered[info.offset])
+        for info, evidence in zip(owners(dataset), found.evidence, strict=True)
+    }
+    provenance = {"selector": "field_gates", "price": found.price}
+    return fields_as_set(dataset, top_fields(dataset, scores, count), scores, provenance)
+
+
 def _global_ids(dataset: Dataset, part: Part) -> Iterator[npt.NDArray[np.int64]]:
     """The global ids of all values of a part, a stretch of rows at a time; of lists all at once."""
     singles = np.array([info.offset + UNKNOWN for info in dataset.fields if info.kind != "list"], np.int64)
     lists = [info.offset + UNKNOWN for info in dataset.fields if info.kind == "list"]
-
-    def numbered(ids: npt.NDArray[Any], unknown: Any) -> npt.NDArray[np.int64]:
-        if not dataset.hashed:
-            return np.asarray(ids)
-        return dataset.numbered(np.ascontiguousarray(ids).view(np.uint64), np.asarray(unknown))
-
     for start in range(0, len(part), _ROWS_AT_A_TIME):
-        yield numbered(part.ids[start : start + _ROWS_AT_A_TIME], singles)
+        yield numbered_ids(dataset, part.ids[start : start + _ROWS_AT_A_TIME], singles)
     for (flat, _), unknown in zip(part.lists, lists, strict=True):
-        yield numbered(np.asarray(flat), unknown)
+        yield numbered_ids(dataset, np.asarray(flat), unknown)
 
 
 def coverage(dataset: Dataset, valid: Part) -> Floats:

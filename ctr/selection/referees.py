@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from ctr.dataset.feature_set import Bools, FeatureSet, Floats
 from ctr.dataset.store import MISSING, UNKNOWN, Dataset
+from ctr.selection.field_referees import FIELD_REFEREES
 
 
 def value_features(dataset: Dataset) -> Bools:
@@ -75,4 +76,5 @@ REFEREES: dict[str, Callable[[Dataset, int, int], FeatureSet]] = {
     "all": keep_all,
     "frequency": frequency,
     "random": random,
+    **FIELD_REFEREES,
 }

@@ -3,13 +3,30 @@
 What an occurrence adds to a logit is measured by moving its gate a little, one row and one occurrence at a time.
 """
 
+import copy
 import math
+from types import SimpleNamespace
 
 import torch
 
 from tests.reference.hashed_tables import read
 
 STEP = 1e-6  # of a gate, for central differences; so small that no ReLU is crossed
+
+
+def in_float64(network):
+    """The parts of a network that logits come from, without its gate."""
+    return SimpleNamespace(
+        table=copy.deepcopy(network.table).double(),
+        backbone=copy.deepcopy(network.backbone).double().eval(),
+        bias=None if network.bias is None else network.bias.detach().double(),
+        linear=network.linear,
+        pooling=network.pooling,
+        vectors=() if network.projections is None else network.projections.fields,
+        projections=[]
+        if network.projections is None
+        else [weight.detach().double() for weight in network.projections.weights],
+    )
 
 
 def rows_of(network, inputs):

@@ -1,8 +1,5 @@
 """How gates learn, held against loops over rows and occurrences, and what the price must not depend on."""
 
-import copy
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -15,7 +12,7 @@ from ctr.network.gates import SoftGate
 from ctr.selection import evidence
 from ctr.selection.evidence import EvidenceGates, Schedule, evidence_of
 from ctr.training.feeding import to_inputs
-from tests.reference.evidence import DenseGates, contributions
+from tests.reference.evidence import DenseGates, contributions, in_float64
 from tests.selection.conftest import PLANTED_FIELDS, planted_log
 
 EACH = pytest.mark.parametrize("backbone", BACKBONES)
@@ -50,21 +47,6 @@ def one_step(network, gates, batch, progress=0.0, weights=None):
     F.binary_cross_entropy_with_logits(network(inputs), labels, weight=weights).backward()
     gates.after_backward()
     return inputs, labels
-
-
-def in_float64(network):
-    """The parts of a network that logits come from, without its gate."""
-    return SimpleNamespace(
-        table=copy.deepcopy(network.table).double(),
-        backbone=copy.deepcopy(network.backbone).double().eval(),
-        bias=None if network.bias is None else network.bias.detach().double(),
-        linear=network.linear,
-        pooling=network.pooling,
-        vectors=() if network.projections is None else network.projections.fields,
-        projections=[]
-        if network.projections is None
-        else [weight.detach().double() for weight in network.projections.weights],
-    )
 
 
 def wiggle(network, seed):

@@ -15,7 +15,7 @@ from ctr.network.network import Architecture, build
 from ctr.selection import optfs
 from ctr.selection.referees import top_values, value_features
 from ctr.selection.shadow import false_keeps, without_shadows
-from ctr.training.predict import to_inputs
+from ctr.training.feeding import to_inputs
 
 CPU = torch.device("cpu")
 
