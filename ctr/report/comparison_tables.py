@@ -76,7 +76,7 @@ def rivals_table(document: Document) -> Table | None:
         "whose tables take no more bytes (10 % more at most)."
     )
     columns = ["difference", "so", *_columns(document)]
-    return Table("rivals", caption, columns, rows, words=columns[1:2]) if rows else None
+    return Table("rivals", caption, columns, rows) if rows else None
 
 
 def _columns(document: Document) -> list[str]:
