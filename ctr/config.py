@@ -161,6 +161,8 @@ class SelectorConfig(Strict):
     dropped_reads: what a dropped value reads: a row of zeros, or its field's unknown.
     compare_dropped_reads: whether the set that is shipped is also trained the other way, and both reported on valid.
     referees: cheap selectors that run at the same sizes for comparison.
+    shadow: share of the fields of which the OptFS search gets a copy with shuffled values as well, to report how many
+        values without meaning it keeps (`ctr.dataset.shadow`); 0 searches real fields alone.
 
     Of pairs (`optinter`, and `optfs+optinter`, which first drops values):
     choice: `search`, or one method for all: `memorize`, `factorize`, `naive`; `best` retrains all four and takes the
@@ -191,6 +193,7 @@ class SelectorConfig(Strict):
     dropped_reads: Literal["zero", "unknown"] = "zero"
     compare_dropped_reads: bool = True
     referees: list[Referee] = ["frequency", "random"]
+    shadow: Annotated[float, Key(ge=0.0, lt=1.0)] = 0.0
     choice: Literal["search", "best", "memorize", "factorize", "naive", "random"] = "search"
     search_rows: Literal["train", "held_out"] = "held_out"
     pairs: Annotated[list[list[str]], Key(min_length=1)] | None = None
@@ -235,6 +238,11 @@ class SelectorConfig(Strict):
         if self.penalty is not None and not self.searches_features:
             raise ValueError(
                 f'penalty applies to kind = "optfs" and "optfs+optinter", found kind = "{self.kind}"'
+            )
+        if self.shadow and not self.searches_features:
+            raise ValueError(
+                f'shadow adds fields to the search of kind = "optfs" and "optfs+optinter", found kind = "{self.kind}", '
+                "which has none"
             )
         if self.kind == "optinter" and self.ratio is not None:
             raise ValueError('kind = "optinter" keeps all features; use kind = "optfs+optinter" with ratio')
@@ -384,6 +392,16 @@ class Config(Strict):
             raise ValueError(
                 f"selector.pair_dim = {self.selector.pair_dim} cannot be put together from embedding.lookups = "
                 f"{embedding.lookups} rows of equal width; state a multiple"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _shadows_apart(self) -> "Config":
+        if self.selector.shadow and (self.data.encoding == "hashed" or self.embedding.kind != "table"):
+            raise ValueError(
+                'selector.shadow needs embedding.kind = "table" and data.encoding = "vocabulary": where values share '
+                f'rows, copies would take rows from the real ones; found embedding.kind = "{self.embedding.kind}" and '
+                f'data.encoding = "{self.data.encoding}"'
             )
         return self
 

@@ -63,6 +63,11 @@ class Batches:
 
     def epoch(self, number: int = 0, start: int = 0) -> Iterator[Batch]:
         """The batches of epoch `number`, from batch `start` on."""
+        for index in self.order(number, start):
+            yield self.layout.gather(self.part, index)
+
+    def order(self, number: int = 0, start: int = 0) -> Iterator[Ints]:
+        """Which rows (B,) each batch of epoch `number` holds, from batch `start` on."""
         rows = len(self.part)
         for batch in range(start, len(self)):
             index = np.arange(batch * self.batch_size, min(rows, (batch + 1) * self.batch_size))
@@ -70,7 +75,7 @@ class Batches:
                 index = shuffled(index, rows, self.seed, number)
             elif self._sorted is not None:
                 index = self._sorted[index]
-            yield self.layout.gather(self.part, index)
+            yield index
 
 
 def shuffled(positions: Ints, size: int, seed: int, epoch: int) -> Ints:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +48,23 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+class Column(NamedTuple):
+    """Something of all N rows of a part. array: (N,) or (N, T). picked: of the T; None where all are wanted."""
+
+    array: npt.NDArray[Any]
+    picked: Ints | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of what is wanted."""
+        return self.array.shape if self.picked is None else (len(self.array), len(self.picked))
+
+    def rows(self, start: int, end: int) -> npt.NDArray[Any]:
+        """A stretch of rows, in memory."""
+        found = np.ascontiguousarray(self.array[start:end])
+        return found if self.picked is None else np.ascontiguousarray(found[:, self.picked])
 
 
 class Layout:
@@ -185,6 +203,26 @@ class Layout:
             placement=self.placement,
             kept=self.kept,
         )
+
+    @property
+    def holdable(self) -> bool:
+        """Whether a batch is nothing but rows of `columns`, with their features numbered."""
+        numbered = self.reader is None or isinstance(self.reader, PlacedFeatures)
+        return numbered and not (self.lists or self._served or self.hashed)
+
+    def columns(self, part: Part) -> dict[str, Column]:
+        """What a batch is gathered from, by its name, of all N rows; ids are those of the dataset."""
+        single = None if self._all_single else np.array(self.single)
+        there = {
+            "ids": Column(part.ids, single),
+            "values": Column(part.values, single) if self.scaled and part.values is not None else None,
+            "vectors": None
+            if self._columns is None or part.vectors is None
+            else Column(part.vectors, self._columns),
+            "labels": Column(part.labels),
+            "weights": None if part.weights is None else Column(part.weights),
+        }
+        return {name: column for name, column in there.items() if column is not None}
 
     def gather(self, part: Part, index: Ints) -> Batch:
         """The rows `index` of `part`, in that order."""

@@ -55,14 +55,14 @@ class Totals(NamedTuple):
 
 
 Value = Callable[[Totals], float]
-Influence = Callable[[Floats, Floats, Floats, Totals], Floats]
+Influences = Callable[[Floats, Floats, Floats, Totals], Floats]
 
 
 class Metric(NamedTuple):
     """A metric that follows from totals: its value, and the influence (B,) of rows (labels, probabilities, mass)."""
 
     value: Value
-    influence: Influence
+    influence: Influences
 
 
 def row_losses(labels: Floats, probabilities: Floats) -> Floats:

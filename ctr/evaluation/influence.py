@@ -14,7 +14,8 @@ import numpy.typing as npt
 from numpy.typing import ArrayLike
 
 from ctr.errors import DataError
-from ctr.evaluation.metrics import CLIP, Floats, checked, checked_weights
+from ctr.evaluation.estimates import METRICS, Totals, ranked
+from ctr.evaluation.metrics import Floats, checked, checked_weights
 
 
 class Influence(NamedTuple):
@@ -33,20 +34,14 @@ def auc_influence(labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | Non
     """
     truth, values = checked(labels, scores, "scores")
     mass = np.ones(len(truth)) if weights is None else checked_weights(truth, weights)
-    of_class = {label: np.flatnonzero((truth == label) & (mass > 0.0)) for label in (0.0, 1.0)}
-    if min(map(len, of_class.values())) < 2:
+    of_class = [(truth == label) & (mass > 0.0) for label in (0.0, 1.0)]
+    if min(int(own.sum()) for own in of_class) < 2:
         raise DataError(
             "labels: expected at least two rows of each class, found one; its spread is unknown, take more rows"
         )
-    rows, value = np.zeros(len(truth)), 0.0
-    for label, own in of_class.items():
-        other = of_class[1.0 - label]
-        below = _mass_below(values[own], values[other], mass[other])
-        placed = below if label else 1.0 - below
-        share = mass[own] / mass[own].sum()
-        value = float(share @ placed)
-        # n / (n - 1): the mean was taken from the same rows, as in the variances of the paper.
-        rows[own] = share * (placed - value) * np.sqrt(len(own) / (len(own) - 1.0))
+    value, rows, *_ = ranked(truth, values, mass)
+    for own in of_class:
+        rows[own] *= _of_sample(own)
     return Influence(value, rows)
 
 
@@ -60,11 +55,9 @@ def logloss_influence(
     """
     truth, predicted = checked(labels, probabilities, "probabilities")
     mass = np.ones(len(truth)) if weights is None else checked_weights(truth, weights)
-    clipped = np.clip(predicted, CLIP, 1.0 - CLIP)
-    losses = -np.where(truth == 1.0, np.log(clipped), np.log1p(-clipped))
-    share = mass / mass.sum()
-    value, rows = float(share @ losses), max(int((mass > 0.0).sum()), 2)
-    return Influence(value, share * (losses - value) * np.sqrt(rows / (rows - 1.0)))
+    metric, totals = METRICS["logloss"], Totals.of(truth, predicted, mass)
+    rows = metric.influence(truth, predicted, mass, totals) * _of_sample(mass > 0.0)
+    return Influence(metric.value(totals), rows)
 
 
 def clustered(rows: Floats, clusters: npt.NDArray[np.int64] | None) -> Floats:
@@ -87,10 +80,7 @@ def clustered(rows: Floats, clusters: npt.NDArray[np.int64] | None) -> Floats:
     return np.asarray(sums.reshape(*rows.shape[:-1], count) * scale, dtype=np.float64)
 
 
-def _mass_below(values: Floats, others: Floats, mass: Floats) -> Floats:
-    """The share of the mass of `others` below each value; ties count one half."""
-    order = np.argsort(others, kind="stable")
-    total = np.concatenate(([0.0], np.cumsum(mass[order])))
-    left = np.searchsorted(others[order], values, "left")
-    right = np.searchsorted(others[order], values, "right")
-    return np.asarray((total[left] + total[right]) / (2.0 * total[-1]), dtype=np.float64)
+def _of_sample(rows: npt.NDArray[np.bool_]) -> float:
+    """The square root of n / (n - 1): the mean was taken from the same rows, as in the variances of the paper."""
+    count = max(int(rows.sum()), 2)
+    return float(np.sqrt(count / (count - 1.0)))

@@ -16,6 +16,7 @@ from ctr.jobs.evaluation_slices import Slice, field_slices, time_slices
 from ctr.jobs.guardrails import judged
 from ctr.jobs.paired_scores import AT_SERVING, PairedScores
 from ctr.jobs.score_file import HeldRows, ScoreFile, exact_rows_for
+from ctr.report.units import shown_window
 
 Progress = Callable[[str], None]
 _DRAWN_ROWS = (
@@ -172,7 +173,7 @@ def _warnings(
     for log, entry in zip(logs, models, strict=True):
         if log.inside and log.window:
             found.append(
-                f'"{log.name}" was trained on {log.window[0]} to {log.window[1]}, and {log.inside:,} rows of this log '
+                f'"{log.name}" was trained on {shown_window(log.window)}, and {log.inside:,} rows of this log '
                 "lie in that time: it has seen them, or such like them, and its numbers are too good"
             )
         if log.name in scores.constant:

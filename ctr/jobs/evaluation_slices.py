@@ -73,7 +73,11 @@ def _ranges(file: ScoreFile, name: str, column: pl.Expr) -> list[Slice]:
         above = pl.lit(True) if low is None else column > low
         below = pl.lit(True) if high is None else column <= high
         label = (
-            f"up to {high:g}" if low is None else f"above {low:g}" if high is None else f"{low:g} to {high:g}"
+            f"up to {high:.4g}"
+            if low is None
+            else f"above {low:.4g}"
+            if high is None
+            else f"{low:.4g} to {high:.4g}"
         )
         if low is None and high is None:
             label = "all numbers"

@@ -18,6 +18,7 @@ from ctr.dataset.crosses import CrossKeys
 from ctr.dataset.feature_set import DroppedReads, FeatureSet
 from ctr.dataset.layout import Layout
 from ctr.dataset.pairs import PairNames, chosen_pairs
+from ctr.dataset.shadow import ShadowLayout
 from ctr.dataset.stacked import stacked
 from ctr.dataset.store import Dataset, Part
 from ctr.errors import CtrError
@@ -367,19 +368,23 @@ class Trainer:
     def _search(self, price: float) -> optfs.Search:
         """One search for each price; the sizes that a list of ratios asks for share it."""
         if price not in self._searches:
-            name = f"search-{price:g}"
+            name, shadows = f"search-{price:g}", self.networks.shadows
+            layout = self.networks.numbered if shadows is None else ShadowLayout(shadows)
             with self._stage(name, "search") as watcher:
-                self._searches[price] = optfs.search(
-                    self.networks.fresh(),
-                    self.dataset,
-                    self._batches(self.train, self.networks.numbered, learning=True),
-                    self._batches(self.valid, self.networks.numbered),
+                found = optfs.search(
+                    self.networks.fresh() if shadows is None else self.networks.shadowed(shadows),
+                    self.dataset if shadows is None else shadows.dataset,
+                    self._batches(self.train, layout, learning=True),
+                    self._batches(self.valid, layout),
                     self.config.selector,
                     self.config.training,
                     price=price,
                     folder=self.folder / name,
                     watcher=watcher,
                 )
+            if shadows is not None:
+                found = found.without(shadows, self.networks.start(found.network, shadows))
+            self._searches[price] = found
         return self._searches[price]
 
     def referee(self, selector: str, like: Model) -> Model:

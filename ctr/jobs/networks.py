@@ -9,6 +9,7 @@ from ctr.dataset.feature_set import FeatureSet
 from ctr.dataset.kept_values import KeptValues
 from ctr.dataset.layout import Layout
 from ctr.dataset.placement import Placement, place
+from ctr.dataset.shadow import ShadowLayout, Shadows, shadows
 from ctr.dataset.store import Dataset
 from ctr.jobs.limits import require_memory
 from ctr.network.embeddings import Table
@@ -22,6 +23,7 @@ from ctr.selection.compaction import (
     feature_counts,
 )
 from ctr.selection.pair_space import cross_index
+from ctr.selection.shadow import without_shadows
 
 
 class Networks:
@@ -80,18 +82,36 @@ class Networks:
             owners = sorted(set(self.numbered.owners))
             self.everything = Layout(dataset, placement=self.placement, kept=KeptValues.everything(owners))
         self.architecture = compact_architecture(stated, self.numbered)
-        gates = dataset.features if config.selector.searches_features else 0
-        require_memory(config, self.architecture, device, dataset.features, gates)
+        self.shadows: Shadows | None = None
+        largest, read = self.architecture, dataset
+        if config.selector.shadow:
+            self.shadows = shadows(dataset, config.selector.shadow, config.seed)
+            largest, read = compact_architecture(stated, ShadowLayout(self.shadows)), self.shadows.dataset
+        self._searched = largest
+        gates = read.features if config.selector.searches_features else 0
+        require_memory(config, largest, device, read.features, gates)
 
     def fresh(self) -> Network:
         """Over all features."""
+        return self._fresh(self.architecture, self._dataset)
+
+    def shadowed(self, shadows: Shadows) -> Network:
+        """Over all features and those of shadow fields, for a search."""
+        return self._fresh(self._searched, shadows.dataset)
+
+    def start(self, searched: Network, shadows: Shadows) -> Network:
+        """Over all features, as the search of `shadowed` has left its weights to retrain from."""
+        # Weights that nothing was learned by yet are those of every other model of the job.
+        return without_shadows(searched, shadows) if self._config.selector.rewind_epoch else self.fresh()
+
+    def _fresh(self, architecture: Architecture, dataset: Dataset) -> Network:
         torch.manual_seed(self._seed)
-        network = build(self.architecture)
+        network = build(architecture)
         if self.placement is None:
-            never = torch.from_numpy(np.flatnonzero(self._dataset.vocabulary["count"].to_numpy() == 0) + 1)
+            never = torch.from_numpy(np.flatnonzero(dataset.vocabulary["count"].to_numpy() == 0) + 1)
             # What no train row holds will never be trained: it must not add the noise of its first weights.
             network.table.weight.data[never] = 0.0
-        network.dataset = self._dataset.digest
+        network.dataset = dataset.digest
         return network.to(self.device)
 
     def layout(self, feature_set: FeatureSet) -> Layout:

@@ -13,7 +13,7 @@ from ctr.dataset.store import Part
 from ctr.evaluation.intervals import auc_difference
 from ctr.jobs.models import Model
 from ctr.network.network import Network
-from ctr.training.predict import to_inputs
+from ctr.training.feeding import to_inputs
 
 SWITCHED_OFF = 40  # pairs, the strongest ones: each costs a pass of the rows through the backbone
 ROWS = 50_000  # of valid, at most
@@ -95,10 +95,9 @@ def _logits(
         for own, chosen in zip(found[1:], columns, strict=True):
             kept = pairs[:, chosen].clone()
             pairs[:, chosen] = values[chosen].to(pairs.device)
-            own.append(
-                (logits + network.slope * (network.backbone.forward(embeddings, pairs) - before)).cpu()
-            )
+            own.append((logits + network.slope * (network.backbone(embeddings, pairs) - before)).cpu())
             pairs[:, chosen] = kept
+        given.clear()
     hook.remove()
     whole, *without = (torch.cat(parts).double().numpy() for parts in found)
     return whole, without

@@ -103,9 +103,10 @@ def _aligned(logs: Sequence[ScoredLog], excluded: Rows) -> Iterator[list[pl.Data
         yield heads
         for number, (own, frame) in enumerate(zip(pieces, there, strict=True)):
             held[number] = frame.slice(height) if frame.height > height else next(own, None)
+    ended = next(log for log, left in zip(logs, held, strict=True) if left is None)
     for log, left in zip(logs, held, strict=True):
         if left is not None:
-            raise _differ(logs, int(left["row"][0]), log, logs[held.index(None)])
+            raise _differ(logs, int(left["row"][0]), log, ended)
 
 
 def _pieces(path: Path, excluded: Rows) -> Iterator[pl.DataFrame]:

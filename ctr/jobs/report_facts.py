@@ -35,7 +35,8 @@ def feature_counts(feature_set: FeatureSet | None, dataset: Dataset) -> dict[str
     else:
         counts = feature_set.counts()
     costs = _costs(dataset, counts["fields"])
-    return {**counts, **costs}
+    shadow = feature_set.provenance.get("shadow") if feature_set else None
+    return {**counts, **costs, "shadow": shadow}
 
 
 def _costs(dataset: Dataset, fields: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:

@@ -88,14 +88,14 @@ class PairChoice(nn.Module):
     """Weights of memorizing, factorizing and leaving out, for each of P pairs.
 
     `logits` (P, 3) start equal. The buffer `temperature` is set from outside, by the search: it falls from 1. So is
-    `drawn` (P,): the one method of each pair in this step; None takes the weights.
+    `drawn`: the numbers of the pairs that memorize in this step, and of those that factorize; None takes the weights.
     """
 
     temperature: Tensor
 
     def __init__(self, pairs: int) -> None:
         super().__init__()
-        self.drawn: Tensor | None = None
+        self.drawn: tuple[Tensor, Tensor] | None = None
         self.logits = nn.Parameter(torch.zeros(pairs, 3))
         self.register_buffer("temperature", torch.ones(()))
 
@@ -149,20 +149,19 @@ class Crosses(nn.Module):
         if self.choice is None:
             return torch.cat(self.parts(inputs), dim=1).flatten(1)  # (B, (M + H) * d)
         if self.choice.drawn is not None:
-            return self._drawn(inputs, self.choice.drawn)
+            return self._drawn(inputs, *self.choice.drawn)
         weights = self.choice()  # (P, 3)
         memory, products = self.parts(inputs)
         vectors: Tensor = weights[:, :1] * memory + weights[:, 1:2] * products  # (B, P, d)
         return vectors.flatten(1)
 
-    def _drawn(self, inputs: Inputs, methods: Tensor) -> Given:
-        """The vectors of pairs whose method (P,) is to memorize, then of those to factorize."""
-        memorized, factorized = ((methods == way).nonzero().squeeze(1) for way in (0, 1))
+    def _drawn(self, inputs: Inputs, memorized: Tensor, factorized: Tensor) -> Given:
+        """The vectors of some pairs (M,), memorized, then of others (H,), factorized."""
         numbers = torch.cat([self.memorized(inputs, memorized), self.products(inputs, factorized)], dim=1)
         pairs = torch.cat([memorized, factorized])
         floats = torch.arange(self.layout.dim, device=pairs.device)
         here = (pairs.unsqueeze(1) * self.layout.dim + floats).flatten()
-        return Given(numbers.flatten(1), here, len(methods) * self.layout.dim)
+        return Given(numbers.flatten(1), here, len(self.layout.memorized) * self.layout.dim)
 
     def parts(self, inputs: Inputs) -> list[Tensor]:
         """Vectors of memorized pairs (B, M, d), then those of factorized ones (B, H, d), where there are any."""

@@ -4,7 +4,7 @@ Shapes: B rows in the batch, S single-valued fields, M list fields, F = S + M, W
 """
 
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,36 @@ class Inputs(NamedTuple):
     vectors: Tensor | None = None
     places: Tensor | None = None
     list_places: Tensor | None = None
+
+
+class Lookup(torch.autograd.Function):
+    """Rows of a table, with a sparse gradient in which row 0 has zeros.
+
+    PyTorch's own (`F.embedding` with `padding_idx`) takes row 0 out of the gradient, for which it has to count what is
+    left: on a GPU every step would wait for that.
+    """
+
+    @staticmethod
+    def forward(ids: Tensor, weight: Tensor) -> Tensor:
+        """(...) row numbers, (rows, W) -> (..., W)."""
+        return F.embedding(ids, weight)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        """What `backward` needs."""
+        ids, weight = inputs
+        ctx.save_for_backward(ids)
+        ctx.shape = weight.shape
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
+        """(..., W) -> the sparse (rows, W)."""
+        (ids,) = ctx.saved_tensors
+        values = (gradient * (ids > 0).unsqueeze(-1)).flatten(0, -2)  # (N, W)
+        found = torch.sparse_coo_tensor(
+            ids.reshape(1, -1), values, ctx.shape, check_invariants=False, is_coalesced=False
+        )
+        return None, found
 
 
 class Table(nn.Module):
@@ -72,7 +102,8 @@ class Table(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """(...) row numbers -> (..., W)."""
-        return F.embedding(ids, self.weight, padding_idx=0, sparse=True)
+        rows: Tensor = Lookup.apply(ids, self.weight)  # type: ignore[no-untyped-call]
+        return rows
 
 
 class Projections(nn.Module):

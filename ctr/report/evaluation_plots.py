@@ -77,8 +77,8 @@ def slices_plot(report: Report, field: str, number: int) -> Plot | None:
         for found in bar.intervals[:1]
         if found
     ]
-    label = f"{what} by {field}, for {', '.join(names)}: " + "; ".join(shown[:12])
-    caption = f"{what} by {field}, with 95 % intervals."
+    label = f"{what}, by {field}, for {', '.join(names)}: " + "; ".join(shown[:12])
+    caption = f"{what}, by {field}, with 95 % intervals."
     if overall is not None:
         caption += " Dashed: all rows."
     colors = [color_of(place + several) for place in range(len(names))]
@@ -206,7 +206,7 @@ def reliability_plot(report: Report) -> Plot:
         axes.set_xlabel("mean probability")
         label_lines(axes, labels, 1.01, "right")
 
-    return plot("reliability", draw, (560, 420), 340, label, caption)
+    return plot("reliability", draw, (500, 400), 340, label, caption)
 
 
 def _log_ticks(low: float, high: float, narrow: bool) -> Any:
@@ -280,16 +280,18 @@ def unseen_plot(report: Report) -> Plot | None:
     for number, entry in enumerate(models):
         for field, counts in entry["unseen"].items():
             shares.setdefault(field, [None] * len(models))[number] = counts["share"]
-    ranked = sorted(shares, key=lambda field: -max(value or 0.0 for value in shares[field]))[:MOST_FIELDS]
+    largest = {field: max(value or 0.0 for value in own) for field, own in shares.items()}
+    ranked = sorted((field for field in shares if largest[field]), key=lambda field: -largest[field])
+    ranked = ranked[:MOST_FIELDS]
     if not ranked:
         return None
-    named = [f"{field} {share(max(value or 0.0 for value in shares[field]))}" for field in ranked[:10]]
+    named = [f"{field} {share(largest[field])}" for field in ranked[:10]]
     label = "Share of values that a model has no feature for, by field, the largest first: " + ", ".join(
         named
     )
     caption = "Share of values without a feature of their own: never seen in training, too rare, or dropped."
     if len(ranked) < len(shares):
-        caption += f" The {MOST_FIELDS} largest of {len(shares)} fields; the table has all."
+        caption += f" {len(ranked)} of {len(shares)} fields; the table has all."
     names = [entry["name"] for entry in models]
 
     def draw(figure: "Figure", narrow: bool) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ctr.report.tables import Cell, Table
-from ctr.report.units import Report, count, decimal, known, pick, share, signed
+from ctr.report.units import Report, count, decimal, known, pick, share, shown_window, signed
 
 MEASURES = {
     "auc": "AUC",
@@ -17,31 +17,36 @@ MEASURES = {
 
 
 def models_table(report: Report) -> Table:
-    """Every metric of every model, with its interval."""
-    rows = []
-    for entry in report["models"]:
-        row = [Cell(entry["name"])]
-        for metric in _measures(report):
-            row.append(_with_bounds(_value(entry, metric), _bounds(entry, metric), decimal))
-        rows.append(row)
+    """Each metric of every model, with its interval."""
+    models = report["models"]
+    rows = [
+        [
+            Cell(MEASURES[metric]),
+            *(_with_bounds(_value(entry, metric), _bounds(entry, metric), decimal) for entry in models),
+        ]
+        for metric in _measures(report)
+    ]
     caption = "95 % intervals in brackets. ECE: 20 bins of equal mass. Log loss in nats; normalised entropy: over the "
     caption += "log loss of the share of clicks alone."
-    return Table("models", caption, ["model", *(MEASURES[metric] for metric in _measures(report))], rows)
+    return Table("models", caption, ["measure", *(entry["name"] for entry in models)], rows)
 
 
 def differences_table(report: Report) -> Table | None:
-    """Every metric minus that of the first model."""
+    """Each metric of every model minus that of the first one."""
     differences = pick(report, "differences")
     if not differences:
         return None
-    rows = []
-    for entry in differences:
-        row = [Cell(entry["name"])]
-        for metric in _measures(report):
-            row.append(_with_bounds(_value(entry, metric), entry[metric], signed))
-        rows.append(row)
-    caption = f"Minus {differences[0]['baseline']}, on the same rows, with paired 95 % intervals."
-    return Table("differences", caption, ["model", *(MEASURES[metric] for metric in _measures(report))], rows)
+    baseline = differences[0]["baseline"]
+    rows = [
+        [
+            Cell(MEASURES[metric]),
+            *(_with_bounds(_value(entry, metric), entry[metric], signed) for entry in differences),
+        ]
+        for metric in _measures(report)
+    ]
+    caption = f"Minus {baseline}, on the same rows, with paired 95 % intervals."
+    columns = ["measure", *(f"{entry['name']} minus {baseline}" for entry in differences)]
+    return Table("differences", caption, columns, rows)
 
 
 def served_table(report: Report) -> Table | None:
@@ -161,7 +166,7 @@ def provenance(report: Report) -> list[tuple[str, str]]:
         bundle, window = entry["bundle"], entry["bundle"]["window"]
         trained = " and ".join(bundle["trained_on"])
         if window:
-            trained += f", {window[0]} to {window[1]}"
+            trained += f", {shown_window(window)}"
         facts.append((f"model {entry['name']}", f"{bundle['given']}: trained on {trained}"))
     versions = report["versions"]
     facts.append(("versions", ", ".join(f"{name} {version}" for name, version in versions.items())))

@@ -14,6 +14,7 @@ from ctr.report.learning import learning_plot
 from ctr.report.log_facts import log_facts
 from ctr.report.looks import looks_sentence
 from ctr.report.pairs import pairs_plot, pairs_table
+from ctr.report.shadow import shadow_sentence
 from ctr.report.units import pick
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -43,6 +44,7 @@ def write_report(report: dict[str, Any], folder: Path, *, features: pl.DataFrame
         gates=plots.gates_plot(report),
         counts=plots.counts_plot(features),
         planted=tables.planted_table(report),
+        shadow=shadow_sentence(report),
         pairs_plot=pairs_plot(report),
         pairs=pairs_table(report),
         collisions_plot=collisions_plot(report),

@@ -1,7 +1,7 @@
 """How values are written for a reader: thousands, shares, bytes, seconds; "-" for what does not apply."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ctr.errors import shown_bytes
@@ -83,6 +83,17 @@ def duration(seconds: float | None) -> str:
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def shown_window(ends: Sequence[str | int | float]) -> str:
+    """A stretch of time as manifests give it: `2024-01-01 00:00:11 to 2024-01-08 23:59:57 UTC`.
+
+    Times that are mere numbers stay so.
+    """
+    texts = [str(end).replace("T", " ") for end in ends]
+    if all(text.endswith("+00:00") for text in texts):
+        return " to ".join(text.removesuffix("+00:00") for text in texts) + " UTC"
+    return " to ".join(texts)
 
 
 def short(value: float) -> str:

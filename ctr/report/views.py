@@ -17,6 +17,7 @@ from ctr.report.headline import verdict
 from ctr.report.log_facts import join_fact, log_facts
 from ctr.report.looks import reads_fact
 from ctr.report.pairs import pairs_table
+from ctr.report.shadow import shadow_sentence
 from ctr.report.terminal import fact_sheet, heading, ruled_table, setting_text, settings_text, shortened
 from ctr.report.units import ABSENT, Report, count, decimal, known, pick, share, signed, size
 
@@ -107,6 +108,7 @@ def feature_set(folder: Path, content: Mapping[str, Any]) -> RenderableType:
     features = _parquet(path) if path.is_file() else None
     facts = {key: setting_text(content.get(key)) for key in ("selector", "ratio", "penalty", "price", "seed")}
     facts["kept"] = _kept(content)
+    facts["false keeps"] = shadow_sentence({"feature_set": content})
     facts["a dropped value reads"] = content.get("dropped_reads")
     facts |= {"dataset": content.get("dataset"), "digest": content.get("digest")}
     shown: list[RenderableType] = [heading("Feature set", folder.name, folder), fact_sheet(facts)]
@@ -158,6 +160,7 @@ def run(folder: Path, report: Report) -> RenderableType:
     if known(low) and known(high):
         value = signed(pick(report, "difference", "test_auc", "value"))
         facts["AUC difference"] = f"{value} on test (95 % interval {signed(low)} to {signed(high)})"
+    facts["false keeps"] = shadow_sentence(report)
     facts |= dict(log_facts(report))
     text = str(pick(report, "verdict") or verdict(report))
     shown: list[RenderableType] = [

@@ -6,7 +6,7 @@ trained again. How the gates learn is ours: see `ctr.selection.evidence`.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,13 @@ import torch
 from ctr.config import SelectorConfig, Training
 from ctr.dataset.batches import Batches
 from ctr.dataset.feature_set import FeatureSet, Floats
+from ctr.dataset.shadow import Shadows
 from ctr.dataset.store import MISSING, UNKNOWN, Dataset, Part
 from ctr.network.gates import SoftGate
 from ctr.network.network import Network
 from ctr.selection.evidence import EvidenceGates, Schedule
 from ctr.selection.referees import number_to_keep, protected, top_values, value_features
+from ctr.selection.shadow import false_keeps
 from ctr.training.fit import fit
 from ctr.training.looks import Look, Watcher
 
@@ -36,6 +38,7 @@ class Search:
     evidence: (V,) by global id, nats that each feature saves on the train rows.
     price: what a feature had to save for its gate to stay open. rate: of the gates.
     network: with the weights to retrain from.
+    shadows: the shadow fields that were searched as well, and copied: the evidence of their features.
     """
 
     evidence: Floats
@@ -43,6 +46,17 @@ class Search:
     rate: float
     network: Network
     history: list[Look]
+    shadows: Shadows | None = None
+    copied: Floats | None = None
+
+    def without(self, shadows: Shadows, network: Network) -> "Search":
+        """The same of the real features alone; what the copies came to is put aside.
+
+        Args:
+            network: with the weights to retrain from, over the real features.
+        """
+        real, copied = np.split(self.evidence, [shadows.features])
+        return replace(self, evidence=real, network=network, shadows=shadows, copied=copied)
 
 
 def search(
@@ -108,11 +122,17 @@ def choose(found: Search, dataset: Dataset, valid: Part, ratio: float | None) ->
     NOTE[DIFF] The paper keeps what has a gate above zero, so that the number kept follows from lambda; a ratio ranks
     instead. Evidence is discounted by `coverage`, which the paper does not have.
     """
-    scores = found.evidence * coverage(dataset, valid)
+    discounts = coverage(dataset, valid)
+    scores = found.evidence * discounts
     worth = scores > found.price
     kept = worth if ratio is None else top_values(dataset, scores, number_to_keep(dataset, ratio))
     gate = (scores - found.price) * (found.rate / max(found.price, 1.0))
-    provenance = {"selector": "optfs", "ratio": ratio, "price": found.price}
+    provenance: dict[str, Any] = {"selector": "optfs", "ratio": ratio, "price": found.price}
+    if found.shadows is not None and found.copied is not None:
+        starts = [(field.offset, field.features) for field in found.shadows.copied]
+        own = np.concatenate([discounts[start : start + features] for start, features in starts])
+        price = found.price if ratio is None else None
+        provenance["shadow"] = false_keeps(dataset, found.shadows, scores, kept, found.copied * own, price)
     return FeatureSet.of(dataset, np.asarray(kept), gate, provenance)
 
 

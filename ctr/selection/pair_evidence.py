@@ -28,7 +28,7 @@ from ctr.dataset.batches import Batches
 from ctr.network.embeddings import Inputs
 from ctr.network.network import Network
 from ctr.selection.pair_choice import choice_of
-from ctr.training.predict import to_inputs
+from ctr.training.feeding import to_inputs
 
 
 class DrawnPaths:
@@ -50,7 +50,12 @@ class DrawnPaths:
         """Draw."""
         logits = self._choice.logits
         generator = torch.Generator().manual_seed(self._seed + 1_000_003 * self._step)
-        self._choice.drawn = torch.randint(self._ways, (len(logits),), generator=generator).to(logits.device)
+        methods = torch.randint(self._ways, (len(logits),), generator=generator)  # (P,)
+        # Counted here, where nobody has to wait for a GPU.
+        memorized, factorized = (
+            (methods == way).nonzero().squeeze(1).to(logits.device, non_blocking=True) for way in (0, 1)
+        )
+        self._choice.drawn = memorized, factorized
         self._step += 1
 
     def after_backward(self) -> None:

@@ -14,16 +14,15 @@ from torch.nn import functional as F
 
 from ctr.config import Training
 from ctr.dataset.batches import Batches
-from ctr.dataset.layout import Batch
-from ctr.dataset.parallel import ahead
 from ctr.errors import CtrError, out_of_memory
 from ctr.evaluation.metrics import measure
 from ctr.evaluation.sampling import row_weights
 from ctr.network.network import Network
 from ctr.training.checkpoint import damaged, load_checkpoint, save_checkpoint
+from ctr.training.feeding import Fed, feed
 from ctr.training.looks import Companion, Look, Result, Watcher, look_points, look_rows
 from ctr.training.optimizers import Optimizers
-from ctr.training.predict import predict, require_dataset, to_inputs
+from ctr.training.predict import predict, require_dataset
 from ctr.training.stretch import Stretch
 
 CHECKPOINT_SECONDS = 60.0  # inside an epoch; at its end there is always a checkpoint
@@ -92,6 +91,8 @@ class _Loop:
         self.device = network.device
         self.points = look_points(len(train), settings.eval_every)
         self.valid = None if valid is None else look_rows(valid, len(train.part), len(self.points))
+        self.feed = feed(train, self.device)
+        self.held_valid = None if self.valid is None else feed(self.valid, self.device).held
         self.rates = dict(rates)
         self.optimizers = Optimizers(
             network, settings.learning_rate, settings.weight_decay, settings.network_weight_decay
@@ -114,10 +115,7 @@ class _Loop:
         """Train to the end of the epoch, or until patience is lost; a look at valid and a checkpoint now and then."""
         epoch, start = divmod(self.step, len(self.train))
         self.network.train()
-        batches = self.train.epoch(epoch, start)
-        if self.device.type != "cpu":
-            batches = ahead(batches)  # on a CPU the thread would take a core from the matrix products
-        for number, batch in enumerate(batches, start + 1):
+        for number, batch in enumerate(self.feed.epoch(epoch, start), start + 1):
             self._train(batch)
             due = number in self.points or self.step >= self.total
             if due or self.since.batches % _LOSS_CHECK == 0:
@@ -127,9 +125,8 @@ class _Loop:
                 if self.finished:
                     return
 
-    def _train(self, batch: Batch) -> None:
-        inputs, labels = to_inputs(batch, self.device), torch.from_numpy(batch.labels).to(self.device)
-        weights = None if batch.weights is None else torch.from_numpy(batch.weights).to(self.device)
+    def _train(self, batch: Fed) -> None:
+        inputs, labels, weights = batch.inputs, batch.labels, batch.weights
         if self.step in self.rates:
             self.optimizers.learning_rate = self.rates[self.step]
         if self.companion:
@@ -144,7 +141,7 @@ class _Loop:
             self.companion.after_backward()
         self.optimizers.step()
         self.step += 1
-        self.since.add(loss.detach() * len(batch), batch)
+        self.since.add(loss.detach() * batch.rows, batch.rows, batch.weight)
 
     def _check_loss(self, epoch: int, batch: int) -> None:
         wrong = self.since.first_not_finite()
@@ -191,7 +188,7 @@ class _Loop:
     def _judge(self) -> tuple[float, float]:
         """AUC and log loss on valid; the weights are kept where no look was better."""
         assert self.valid is not None
-        probabilities = predict(self.network, self.valid)
+        probabilities = predict(self.network, self.valid, self.held_valid)
         if not np.isfinite(probabilities).all():
             raise self._diverged("predictions", self.step)
         part = self.valid.part

@@ -58,7 +58,9 @@ class LazyAdam(Optimizer):
 
     def _update(self, parameter: nn.Parameter, group: dict[str, Any], state: dict[str, Any]) -> None:
         assert parameter.grad is not None
-        rows, values = merged(parameter.grad)  # (U,), (U, W)
+        # On a CPU rows are told apart; on a GPU whoever wants to know their number has to wait for it.
+        gather = shared if parameter.is_cuda else merged
+        rows, values = gather(parameter.grad)  # (U,), (U, W)
         if not len(rows):
             return
         state["step"] += 1
@@ -75,7 +77,10 @@ class LazyAdam(Optimizer):
             missed = step - state["read"].index_select(0, rows)  # (U,)
             state["read"].index_fill_(0, rows, step)
             change.addcmul_(parameter.index_select(0, rows), _shrinkage(group, missed, values.dtype))
-        parameter.index_add_(0, rows, change)
+        if gather is merged:
+            parameter.index_add_(0, rows, change)
+        else:  # a row that comes twice is written twice, the same both times
+            parameter.index_copy_(0, rows, parameter.index_select(0, rows).add_(change))
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -101,13 +106,25 @@ class LazyAdam(Optimizer):
 
 def merged(gradient: Tensor) -> tuple[Tensor, Tensor]:
     """The rows that a sparse gradient (rows, W) holds, ascending, and what it adds up to there: (U,), (U, W)."""
-    if gradient.is_cuda or gradient.is_coalesced():
-        whole = gradient.coalesce()
-        return whole.indices()[0], whole.values()
+    if gradient.is_coalesced():
+        return gradient.indices()[0], gradient.values()
     # On a CPU PyTorch coalesces row by row on one core; this takes a third to a half of the time.
     rows, number = torch.unique(gradient._indices()[0], return_inverse=True)  # (U,), (N,)
     values = gradient._values()
     return rows, values.new_zeros(len(rows), values.shape[1]).index_add_(0, number, values)
+
+
+def shared(gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows (N,) that a sparse gradient (rows, W) holds, as often as it does, each with its whole sum: (N, W).
+
+    How many they are is known without looking.
+    """
+    rows, order = gradient._indices()[0].sort()
+    first = torch.ones_like(rows)
+    first[1:] = rows[1:] != rows[:-1]
+    number = first.cumsum(0) - 1  # (N,)
+    values = gradient._values().index_select(0, order)
+    return rows, torch.zeros_like(values).index_add_(0, number, values).index_select(0, number)
 
 
 def _shrinkage(group: dict[str, Any], missed: Tensor, dtype: torch.dtype) -> Tensor:

@@ -1,37 +1,15 @@
-"""From batches to tensors on a device, and from rows to probabilities: the one prediction loop."""
-
-from typing import Any
+"""From rows to probabilities: the one prediction loop."""
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from ctr.dataset.batches import Batches
-from ctr.dataset.layout import Batch
 from ctr.errors import DataError
 from ctr.evaluation.calibration import Calibration, calibrated
 from ctr.evaluation.sampling import unsampled
-from ctr.network.embeddings import Inputs
 from ctr.network.network import Network
-
-
-def to_inputs(batch: Batch, device: torch.device) -> Inputs:
-    """A batch's arrays as tensors on `device`."""
-
-    def tensor(array: npt.NDArray[Any]) -> Tensor:
-        return torch.from_numpy(array).to(device, non_blocking=True)
-
-    return Inputs(
-        ids=tensor(batch.ids),
-        values=None if batch.values is None else tensor(batch.values),
-        list_ids=tensor(batch.list_ids),
-        list_slots=tensor(batch.list_slots),
-        list_lengths=tensor(batch.list_lengths),
-        vectors=None if batch.vectors is None else tensor(batch.vectors),
-        places=None if batch.places is None else tensor(batch.places),
-        list_places=None if batch.list_places is None else tensor(batch.list_places),
-    )
+from ctr.training.feeding import Feed, HeldRows
 
 
 def require_dataset(network: Network, batches: Batches) -> None:
@@ -51,15 +29,18 @@ def require_dataset(network: Network, batches: Batches) -> None:
 
 
 @torch.no_grad()
-def predict(network: Network, batches: Batches) -> npt.NDArray[np.float64]:
+def predict(network: Network, batches: Batches, held: HeldRows | None = None) -> npt.NDArray[np.float64]:
     """Click probabilities (N,) of all rows, in the order of the part.
 
     Where the log's negatives were sampled, they are those of the unsampled world (`ctr.evaluation.sampling`).
 
+    Args:
+        held: the same rows, where they are on the device already.
+
     Raises:
         ValueError: the batches are in another order.
     """
-    return unsampled(_logits(network, batches), batches.part.keep_rate)
+    return unsampled(_logits(network, batches, held), batches.part.keep_rate)
 
 
 @torch.no_grad()
@@ -78,13 +59,12 @@ def calibrate(network: Network, batches: Batches) -> Calibration:
     return found
 
 
-def _logits(network: Network, batches: Batches) -> npt.NDArray[np.float64]:
+def _logits(network: Network, batches: Batches, held: HeldRows | None = None) -> npt.NDArray[np.float64]:
     require_dataset(network, batches)
     if not batches.in_order:
         raise ValueError("predict: expected batches in the order of the part, found another order")
-    device = network.device
     was_training = network.training
     network.eval()
-    logits = [network(to_inputs(batch, device)).cpu().double() for batch in batches.epoch()]
+    logits = [network(batch.inputs) for batch in Feed(batches, network.device, held).epoch()]
     network.train(was_training)
-    return torch.cat(logits).numpy() if logits else np.zeros(0)
+    return torch.cat(logits).double().cpu().numpy() if logits else np.zeros(0)

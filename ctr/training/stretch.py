@@ -5,8 +5,6 @@ import time
 import torch
 from torch import Tensor
 
-from ctr.dataset.layout import Batch
-
 
 class Stretch:
     """The training since the last look. Losses stay on the device until someone asks."""
@@ -21,11 +19,11 @@ class Stretch:
         """Training goes on: what the time until now went to (a checkpoint) does not make it slower."""
         self._training = time.perf_counter()
 
-    def add(self, loss: Tensor, batch: Batch) -> None:
-        """Take in the summed loss of a batch."""
+    def add(self, loss: Tensor, rows: int, weight: float) -> None:
+        """Take in the summed loss of a batch, its rows, and what they weigh."""
         self._pending.append(loss)
-        self._weight += len(batch) if batch.weights is None else float(batch.weights.sum())
-        self.rows += len(batch)
+        self._weight += weight
+        self.rows += rows
         self.batches += 1
 
     def first_not_finite(self) -> int | None:

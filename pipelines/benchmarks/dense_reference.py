@@ -22,8 +22,9 @@ from ctr.dataset.store import Dataset
 from ctr.evaluation.metrics import measure
 from ctr.jobs.networks import Networks
 from ctr.network.network import Network
+from ctr.training.feeding import to_inputs
 from ctr.training.optimizers import Optimizers, dense_parameters, table_parameters
-from ctr.training.predict import predict, to_inputs
+from ctr.training.predict import predict
 from pipelines.benchmarks.quality import CONFIGS, LOGS, splits
 from pipelines.benchmarks.spreads import mean_and_spread, paired_gain
 

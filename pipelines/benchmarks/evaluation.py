@@ -1,12 +1,17 @@
 """How long, and in how much memory, many scored rows are evaluated, beside sorting them once."""
 
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
+import polars as pl
 
 from ctr.evaluation.intervals import auc_difference
 from ctr.evaluation.metrics import Floats
 from ctr.evaluation.metrics import measure as metrics_of
+from ctr.evaluation.paired import measured
+from ctr.jobs.score_file import ScoreFile
 from pipelines.benchmarks.memory import in_own_process, peak_rss_bytes
 from pipelines.benchmarks.steps import Setting
 
@@ -17,7 +22,9 @@ def measure(setting: Setting) -> dict[str, float]:
     Returns:
         evaluation_seconds_10m (of both), evaluation_over_sort (over the seconds of one `np.argsort` of the scores), its
         two terms metrics_over_sort and difference_over_sort, peak_rss_bytes_evaluation (of a process of its own; the
-        labels and two columns of scores are in it, 24 bytes a row).
+        labels and two columns of scores are in it, 24 bytes a row). Of `ctr evaluate` on both models' scores on disk,
+        all metrics and their intervals: offline_seconds_10m, exact, and offline_histogram_seconds_10m, as of rows that
+        do not fit; peak_rss_bytes_offline of both, in a process of their own.
     """
     sort, metrics, difference, peak = in_own_process(_seconds_and_peak, setting.rows_evaluated)
     return {
@@ -26,6 +33,7 @@ def measure(setting: Setting) -> dict[str, float]:
         "metrics_over_sort": metrics / sort,
         "difference_over_sort": difference / sort,
         "peak_rss_bytes_evaluation": float(peak),
+        **in_own_process(_offline, setting.rows_evaluated),
     }
 
 
@@ -41,6 +49,23 @@ def scored_rows(rows: int) -> tuple[Floats, Floats, Floats]:
     labels = (generator.random(rows) < second).astype(np.float64)
     first = 1.0 / (1.0 + np.exp(-logits - 0.5 * generator.standard_normal(rows)))
     return labels, first, second
+
+
+def _offline(rows: int) -> dict[str, float]:
+    """What `ctr evaluate` does with ten million rows after they are scored."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "evaluation.parquet"
+        labels, first, second = scored_rows(rows)
+        columns = {"label": labels.astype(np.uint8), "first": first, "second": second}
+        pl.DataFrame(columns).write_parquet(path, row_group_size=131_072)
+        del labels, first, second, columns
+        found = {}
+        for name, held in (("offline_histogram_seconds_10m", 0), ("offline_seconds_10m", rows)):
+            started = time.perf_counter()
+            file = ScoreFile(path, ["first", "second"], 1.0, False, None, None, exact_rows=held)
+            measured(file.rows(rows))
+            found[name] = time.perf_counter() - started
+    return {**found, "peak_rss_bytes_offline": float(peak_rss_bytes())}
 
 
 def _seconds_and_peak(rows: int) -> tuple[float, float, float, int]:

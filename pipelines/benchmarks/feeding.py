@@ -14,7 +14,7 @@ from ctr.dataset.layout import Batch, Layout
 from ctr.dataset.schema import load_schema
 from ctr.dataset.store import Dataset
 from ctr.dataset.synthetic import write_log
-from ctr.training.predict import to_inputs
+from ctr.training.feeding import to_inputs
 from pipelines.benchmarks.steps import Setting, deepfm, seconds_in_turns, training_step
 
 

@@ -46,7 +46,9 @@ PLANTED = Path("data/synthetic/pairs")
 PURE = ("memorize", "factorize", "naive")
 ROWS = ("held_out", "train")
 TENTH = "a tenth of its bytes"
+CONTROL = "memorize two rows a pair"  # all crosses share them: as many vectors, which tell next to nothing
 SCREENED = (16, 32, 64)  # pairs
+_ROW_BYTES = 4 * 8  # float32, of the default pair_dim
 _SETTINGS = ("selector.kind=optinter", "selector.epochs=3", "backbone.kind=fnn", "backbone.norm=layer")
 
 
@@ -160,10 +162,14 @@ def real(log: str, seeds: int, search_rows: list[str], changes: list[str]) -> di
     runs: dict[str, list[Path]] = defaultdict(list)
     chosen: dict[str, list[list[str]]] = defaultdict(list)
     for seed, schema in splits(log, seeds, OUTPUT, earlier=0.05):
-        for name, own in [*_choices(search_rows), (TENTH, []), ("best on valid", ["selector.choice=best"])]:
+        added = [(CONTROL, []), (TENTH, []), ("best on valid", ["selector.choice=best"])]
+        for name, own in [*_choices(search_rows), *added]:
             if name == TENTH:  # of the table that memorizes all pairs
                 limit = results["memorize"][-1]["cross_bytes"] // 10
                 own = [f"selector.max_cross_bytes={limit:.0f}", "selector.cross_price=0"]
+            if name == CONTROL:
+                budget = 2 * len(chosen["memorize"][-1]) * _ROW_BYTES
+                own = ["selector.choice=memorize", f"selector.cross_bytes={budget}"]
             stated = [f"seed={seed}", f"data.schema={schema}", *own, *changes]
             run = _run(CONFIGS / f"{log}.toml", stated)
             results[name].append(_numbers(run))

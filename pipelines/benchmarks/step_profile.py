@@ -20,8 +20,8 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from ctr.dataset.batches import Batches
 from ctr.network.backbones.deepfm import DeepFM
 from ctr.network.network import Network
+from ctr.training.feeding import to_inputs
 from ctr.training.optimizers import Optimizers, dense_parameters, table_parameters
-from ctr.training.predict import to_inputs
 from pipelines.benchmarks.feeding import fed_log, full_batches
 from pipelines.benchmarks.steps import (
     DRAWN,
@@ -126,7 +126,7 @@ def _name(name: str, module: nn.Module) -> list[torch.utils.hooks.RemovableHandl
 
     def enter(*_: object) -> None:
         open_spans.append(record_function(name))
-        open_spans[-1].__enter__()
+        open_spans[-1].__enter__()  # type: ignore[no-untyped-call]
 
     def leave(*_: object) -> None:
         open_spans.pop().__exit__(None, None, None)

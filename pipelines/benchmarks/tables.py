@@ -8,6 +8,7 @@ which keeps one number for each row where Adam keeps two vectors, so its updates
 import importlib.util
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -47,7 +48,7 @@ def _beside(features: int, name: str, setting: Setting) -> dict[str, float]:
     seconds = seconds_in_turns(turns, setting.steps)
     ours = seconds.pop("ours")
     return {
-        f"tables_distinct_{name}": sum(len(ids.unique()) for ids in batches) / len(batches),
+        f"tables_distinct_{name}": float(np.mean([len(np.unique(ids.numpy())) for ids in batches])),
         f"table_steps_per_second_{name}": 1.0 / ours,
         **{f"{other}_over_table_{name}": value / ours for other, value in seconds.items()},
     }

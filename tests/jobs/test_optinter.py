@@ -21,7 +21,8 @@ from ctr.jobs.pair_facts import interactions as pair_facts
 from ctr.report.show import show
 from ctr.serving.scorer import Scorer
 from ctr.settings import check
-from ctr.training.predict import predict, to_inputs
+from ctr.training.feeding import to_inputs
+from ctr.training.predict import predict
 
 ROWS, SIDE, DIM = 4000, 10, 2
 SCHEMA = """

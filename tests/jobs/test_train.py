@@ -463,6 +463,24 @@ def test_every_look_at_test_is_counted_also_of_a_run_that_is_redone(configure, t
     assert [read["run"] for read in counted["reads"]] == [first.name, first.name, other.name]
 
 
+@pytest.mark.parametrize(("rewind", "points"), [(0, {"penalty": 2.5}), (1, {"ratio": 0.4})])
+def test_shadow_fields_are_counted_in_the_report_and_are_nowhere_else(configure, rewind, points):
+    run = train(configure(selector={"shadow": 0.5, "rewind_epoch": rewind, "epochs": 2, **points}))
+    assert_complete(run)
+    shadow = report_of(run)["feature_set"]["shadow"]
+    assert set(shadow["fields"]) == {"user", "noise"}
+    assert shadow["total"] == sum(entry["total"] for entry in shadow["fields"].values())
+    assert 0.0 <= shadow["share"]["low"] <= shadow["share"]["value"] <= shadow["share"]["high"] <= 1.0
+    features = FeatureSet.load(run / "feature_set").features
+    assert set(features["field"]) == {"tags", "user", "noise", "price"}
+    written = [path.read_bytes() for path in (run / "bundle").rglob("*") if path.is_file()]
+    assert not any(b"(shuffled)" in content for content in written)
+
+
+def test_without_shadow_fields_nothing_is_said_of_them(configure):
+    assert report_of(train(configure()))["feature_set"]["shadow"] is None
+
+
 def test_a_missed_threshold_ends_with_code_4_after_everything_was_written(configure):
     config = configure(export={"min_auc": 0.999})
     for _ in range(2):

@@ -25,6 +25,7 @@ KEYS = {
     "ingest": {
         "ingest_rows_per_second",
         "ingest_over_read",
+        "ingest_cpu_over_read",
         "peak_rss_bytes_ingest",
         "ingest_added_file_over_whole",
         "ingest_nine_known_over_none",
@@ -51,11 +52,15 @@ KEYS = {
         "metrics_over_sort",
         "difference_over_sort",
         "peak_rss_bytes_evaluation",
+        "offline_seconds_10m",
+        "offline_histogram_seconds_10m",
+        "peak_rss_bytes_offline",
     },
     "scoring": {"score_rows_per_second_1m", "score_ratio"},
     "ingest_50m": {
         "ingest_rows_per_second_50m",
         "ingest_over_read_50m",
+        "ingest_cpu_over_read_50m",
         "peak_rss_bytes_ingest_50m",
         "ingest_features_50m",
         "ingest_distinct_50m",

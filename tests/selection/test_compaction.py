@@ -15,7 +15,7 @@ from ctr.network.gates import HardGate
 from ctr.network.network import Architecture, build
 from ctr.selection.compaction import compact_architecture, compact_layout, compact_network
 from ctr.selection.referees import value_features
-from ctr.training.predict import to_inputs
+from ctr.training.feeding import to_inputs
 
 EACH = pytest.mark.parametrize("backbone", BACKBONES)
 CPU = torch.device("cpu")

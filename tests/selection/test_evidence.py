@@ -14,7 +14,7 @@ from ctr.network.backbones import BACKBONES
 from ctr.network.gates import SoftGate
 from ctr.selection import evidence
 from ctr.selection.evidence import EvidenceGates, Schedule, evidence_of
-from ctr.training.predict import to_inputs
+from ctr.training.feeding import to_inputs
 from tests.reference.evidence import DenseGates, contributions
 from tests.selection.conftest import PLANTED_FIELDS, planted_log
 

@@ -29,7 +29,7 @@ from ctr.selection.compaction import (
 )
 from ctr.selection.evidence import EvidenceGates, Schedule, evidence_of
 from ctr.selection.referees import REFEREES
-from ctr.training.predict import to_inputs
+from ctr.training.feeding import to_inputs
 from tests.reference.evidence import DenseGates
 from tests.selection.test_compaction import gated, logits_of, random_set
 

@@ -19,8 +19,8 @@ from ctr.selection.optinter import choose, drawn, one_for_all, searched_dim
 from ctr.selection.pair_choice import ChoiceTraining, choice_of
 from ctr.selection.pair_evidence import DrawnPaths, pair_evidence
 from ctr.selection.pair_space import PairSpace, cross_index
+from ctr.training.feeding import to_inputs
 from ctr.training.optimizers import Optimizers, searched_parameters
-from ctr.training.predict import to_inputs
 from tests.reference import pair_evidence as reference
 
 PAIRS = [("user", "item"), ("user", "day"), ("item", "day"), ("item", "before")]

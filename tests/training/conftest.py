@@ -65,8 +65,8 @@ def fresh() -> Callable[..., Network]:
 
     def make(backbone: str = "deepfm", seed: int = 0, **keys) -> Network:
         torch.manual_seed(seed)
-        keys = {"dim": 4, "hidden": (8,), "init_scale": 0.1, **keys}
-        return build(Architecture(rows=DATASET.features + 1, fields=len(FIELDS), backbone=backbone, **keys))
+        sizes = {"rows": DATASET.features + 1, "fields": len(FIELDS), "dim": 4, "hidden": (8,)}
+        return build(Architecture(backbone=backbone, **{**sizes, "init_scale": 0.1, **keys}))
 
     return make
 

@@ -14,9 +14,10 @@ from ctr.network.gates import SoftGate
 from ctr.training import fit as loop
 from ctr.training import looks
 from ctr.training.checkpoint import load_checkpoint, save_checkpoint
+from ctr.training.feeding import to_inputs
 from ctr.training.fit import fit
 from ctr.training.looks import look_points, look_rows, rates
-from ctr.training.predict import predict, to_inputs
+from ctr.training.predict import predict
 
 
 class StopError(Exception):

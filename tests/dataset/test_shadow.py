@@ -1,0 +1,111 @@
+"""Shadow fields: the values of a field, as often, in other rows; and the dataset stays as it is."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from ctr.dataset.batches import Batches
+from ctr.dataset.layout import Layout
+from ctr.dataset.shadow import ShadowLayout, shadows
+from ctr.dataset.store import Dataset
+from ctr.errors import ConfigError
+
+FIELDS = [
+    {"name": "tags", "kind": "list", "separator": "|"},
+    {"name": "user"},
+    {"name": "price", "kind": "numeric", "transform": "standard"},
+    {"name": "day"},
+]
+
+
+@pytest.fixture
+def dataset(write, run, small_log):
+    return Dataset(run(write("log.csv", small_log), fields=FIELDS))
+
+
+def gathered(layout, part, epoch=0, size=64):
+    """ids, values, rows and labels of a whole shuffled epoch."""
+    batches = list(Batches(part, layout, size, seed=1).epoch(epoch))
+    names = ("ids", "values", "rows", "labels")
+    return {name: np.concatenate([getattr(batch, name) for batch in batches]) for name in names}
+
+
+def test_a_copy_holds_the_values_of_its_field_as_often_in_other_rows(dataset):
+    found = shadows(dataset, 0.5, seed=0)
+    assert [field.name for field in found.copied] == ["user", "day"]
+    for name in ("train", "valid"):
+        part = dataset.part(name)
+        rows = gathered(ShadowLayout(found), part)["ids"]
+        for slot, copied, (field, other) in (
+            (0, 3, (found.copied[0], found.copies[0])),
+            (2, 4, (found.copied[1], found.copies[1])),
+        ):
+            real = rows[:, slot] - field.offset
+            shuffled = rows[:, copied] - other.offset
+            assert np.array_equal(np.sort(real), np.sort(shuffled))
+            assert (real == shuffled).mean() < 0.35
+
+
+def test_real_ids_numbers_and_labels_are_those_of_a_search_without_copies(dataset):
+    part, found = dataset.part("train"), shadows(dataset, 0.5, seed=0)
+    plain, more = gathered(Layout(dataset), part), gathered(ShadowLayout(found), part)
+    assert np.array_equal(more["ids"][:, :3], plain["ids"])
+    assert np.array_equal(more["values"][:, :3], plain["values"])
+    assert (more["values"][:, 3:] == 1.0).all()
+    assert np.array_equal(more["labels"], plain["labels"])
+
+
+def test_a_row_has_the_same_copies_in_every_epoch_and_others_under_another_seed(dataset):
+    part = dataset.part("train")
+
+    def copies(seed, epoch, size):
+        rows = gathered(ShadowLayout(shadows(dataset, 0.5, seed)), part, epoch, size)
+        return rows["ids"][np.argsort(rows["rows"])][:, 3:]
+
+    assert np.array_equal(copies(0, 0, 64), copies(0, 3, 17))
+    assert not np.array_equal(copies(0, 0, 64), copies(7, 0, 64))
+
+
+def test_copies_of_two_fields_are_shuffled_apart(dataset):
+    rows = gathered(ShadowLayout(shadows(dataset, 0.5, seed=0)), dataset.part("train"))["ids"]
+    assert len(np.unique(rows[:, [0, 2]], axis=0)) == len(rows)  # no two rows have user and day in common
+    assert len(np.unique(rows[:, 3:], axis=0)) < 0.9 * len(rows)
+
+
+def test_features_of_copies_come_after_all_others_and_the_dataset_stays_as_it_is(dataset):
+    before = (list(dataset.fields), dataset.features, dataset.vocabulary.clone())
+    found = shadows(dataset, 0.5, seed=0)
+    assert found.features == dataset.features == before[1]
+    assert dataset.fields == before[0]
+    assert dataset.vocabulary.equals(before[2])
+    wide = found.dataset
+    assert wide.features == dataset.features + sum(field.features for field in found.copied)
+    assert wide.vocabulary.height == wide.features
+    assert wide.vocabulary.head(dataset.features).equals(dataset.vocabulary)
+    assert [field.name for field in wide.fields] == [
+        "user",
+        "price",
+        "day",
+        "user (shuffled)",
+        "day (shuffled)",
+        "tags",
+    ]
+    for field in found.copies:
+        own = wide.vocabulary[field.offset : field.offset + field.features]
+        assert own["field"].unique().to_list() == [field.name]
+
+
+def test_at_least_one_field_is_copied_and_large_ones_more_often(write, run):
+    draw = np.random.default_rng(0)
+    frame = pl.DataFrame({"click": draw.integers(0, 2, 600), "few": draw.integers(0, 2, 600)})
+    frame = frame.with_columns(many=pl.Series(draw.integers(0, 100, 600)))
+    folder = run(write("log.csv", frame.write_csv()), fields=[{"name": "few"}, {"name": "many"}])
+    drawn = [shadows(Dataset(folder), 0.01, seed).copied for seed in range(40)]
+    assert {len(copied) for copied in drawn} == {1}
+    assert sum(copied[0].name == "many" for copied in drawn) > 30
+
+
+def test_a_log_of_which_no_field_can_be_copied_is_refused(write, run, small_log):
+    fields = [{**FIELDS[0]}, {**FIELDS[2]}, {"name": "user", "keep": "always"}]
+    with pytest.raises(ConfigError, match=r'selector\.shadow: no field of "log" can be copied'):
+        shadows(Dataset(run(write("log.csv", small_log), fields=fields)), 0.5, seed=0)
