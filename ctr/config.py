@@ -52,7 +52,7 @@ def _bytes(value: int | str | None) -> int | None:
 
 Budget = Annotated[int | str | None, AfterValidator(_bytes)]  # checked, a number or None
 
-OF_PAIRS = (
+_OF_PAIRS = (
     "choice",
     "search_rows",
     "pairs",
@@ -261,7 +261,7 @@ class SelectorConfig(Strict):
         if self.kind == "optinter" and self.ratio is not None:
             raise ValueError('kind = "optinter" keeps all features; use kind = "optfs+optinter" with ratio')
         if not self.selects_pairs:
-            for name in OF_PAIRS:
+            for name in _OF_PAIRS:
                 if getattr(self, name) != SelectorConfig.model_fields[name].default:
                     raise ValueError(
                         f'{name} applies to kind = "optinter" and "optfs+optinter", found kind = "{self.kind}"'

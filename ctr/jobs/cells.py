@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from pydantic import ValidationError
 
-from ctr.config import OF_PAIRS, Config, SelectorConfig
+from ctr.config import Config, SelectorConfig
 from ctr.dataset.store import Dataset
 from ctr.errors import ConfigError
 from ctr.jobs.comparison_config import UNSIZED, Alternative, Comparison
@@ -172,12 +173,22 @@ def cell_config(
         kept = ("kind", "dim", *changes["embedding"])
         content["embedding"] = {key: value for key, value in content["embedding"].items() if key in kept}
     selector = changes["selector"]
-    own = {
-        key: value for key, value in content.get("selector", {}).items() if key not in ("ratio", "penalty")
-    }
-    if not SelectorConfig.model_construct(kind=selector["kind"]).selects_pairs:
-        own = {key: value for key, value in own.items() if key not in OF_PAIRS}
-    content["selector"] = {**own, "referees": [], "compare_dropped_reads": False, **selector}
+    own = {k: v for k, v in content.get("selector", {}).items() if k not in ("ratio", "penalty", "kind")}
+    asked = {"referees": [], "compare_dropped_reads": False, **selector}
+    content["selector"] = {**_applicable(own, asked), **asked}
     training = content.get("training", {})
     content["training"] = {**training, "threads": training.get("threads") or 1}
     return check(content, Config, "run")
+
+
+def _applicable(own: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the run's selector that another one has as well; all of them where it has them all."""
+
+    def valid(settings: dict[str, Any]) -> bool:
+        try:
+            SelectorConfig.model_validate({**settings, **asked})
+        except ValidationError:
+            return False
+        return True
+
+    return own if valid(own) else {key: value for key, value in own.items() if valid({key: value})}

@@ -76,7 +76,7 @@ def rivals_table(document: Document) -> Table | None:
         "whose tables take no more bytes (10 % more at most)."
     )
     columns = ["difference", "so", *_columns(document)]
-    return Table("rivals", caption, columns, rows, words=columns[1:2]) if rows else None
+    return Table("rivals", caption, columns, rows) if rows else None
 
 
 def _columns(document: Document) -> list[str]:
@@ -129,12 +129,15 @@ def stability_table(document: Document) -> Table | None:
             [
                 _name(each, document),
                 _number(each["runs"], count),
-                Cell(f"{index['value']:.2f} ({index['low']:.2f} to {index['high']:.2f})", index["value"])
+                Cell(
+                    "{} ({} to {})".format(*(_two(index[key]) for key in ("value", "low", "high"))),
+                    index["value"],
+                )
                 if index
                 else Cell("-"),
-                _number(each["features"]["jaccard"], lambda value: f"{value:.2f}"),
-                _number(fields and fields["value"], lambda value: f"{value:.2f}"),
-                _number(pairs and pairs["jaccard"], lambda value: f"{value:.2f}"),
+                _number(each["features"]["jaccard"], _two),
+                _number(fields and fields["value"], _two),
+                _number(pairs and pairs["jaccard"], _two),
                 _number(each["coin_flips"] if each["runs"] > 1 else None, count),
                 Cell(_named(each["coin_flips_named"])),
             ]
@@ -193,6 +196,11 @@ def _spread(metric: Mapping[str, Any]) -> Cell:
 
 def _bounds(interval: Mapping[str, float]) -> str:
     return f"{signed(interval['low'])} to {signed(interval['high'])}"
+
+
+def _two(value: float) -> str:
+    """Two digits; what rounds to zero has no sign."""
+    return f"{round(value, 2) + 0.0:.2f}"
 
 
 def _p(value: float) -> str:
