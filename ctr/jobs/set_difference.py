@@ -185,7 +185,7 @@ def facts(found: SetDifference) -> dict[str, str | None]:
     touched = None
     if found.touched is not None:
         low, high = (f"{100 * bound:.1f} %" for bound in found.touched)
-        touched = f"{low} of them" if low == high else f"{low} to {high} of them"
+        touched = low if low == high else f"{low} to {high}"
     return {
         "features": f"{found.first.kept.height:,} -> {found.second.kept.height:,}: {found.added.height:,} added, "
         f"{found.dropped.height:,} dropped",
