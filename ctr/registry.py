@@ -16,6 +16,7 @@ _BUNDLE = "bundle_sha256"  # the tag that tells versions apart
 class Version(NamedTuple):
     """A version of a registered model, with its tags."""
 
+    name: str
     number: int
     tags: dict[str, str]
 
@@ -80,15 +81,15 @@ def aliases(client: Any, name: str) -> Aliases:
     return Aliases(found.get(CHAMPION), found.get(CANDIDATE))
 
 
-def note(client: Any, name: str, version: Version, tags: Mapping[str, str]) -> None:
+def note(client: Any, version: Version, tags: Mapping[str, str]) -> None:
     """Set tags of a version; those that it has already get new values."""
     for key, value in tags.items():
-        client.set_model_version_tag(name, str(version.number), key, value)
+        client.set_model_version_tag(version.name, str(version.number), key, value)
 
 
-def crown(client: Any, name: str, version: Version) -> None:
+def crown(client: Any, version: Version) -> None:
     """Move the alias `champion` to a version; `candidate` stays where it is."""
-    client.set_registered_model_alias(name, CHAMPION, str(version.number))
+    client.set_registered_model_alias(version.name, CHAMPION, str(version.number))
 
 
 def _made(client: Any, name: str) -> None:
@@ -100,4 +101,4 @@ def _made(client: Any, name: str) -> None:
 
 
 def _version(found: Any) -> Version:
-    return Version(int(found.version), dict(found.tags))
+    return Version(str(found.name), int(found.version), dict(found.tags))

@@ -125,9 +125,11 @@ class Tracker:
             with _short_attempts(retries=1):
                 experiment_id = _experiment(client, experiment, location)
         except Exception as error:  # each store has its own exceptions
-            told = error
-            if not isinstance(error, CtrError):
-                told = CtrError(f'tracking.uri "{_public(address)}": {_reason(error)}; {_EXPECTED}')
+            told = (
+                error
+                if isinstance(error, CtrError)
+                else CtrError(f'tracking.uri "{_public(address)}": {_reason(error)}; {_EXPECTED}')
+            )
             if required or keep is None:
                 raise told from None
             return cls(_Connection(_public(address), _Absent(told)), "", place)
