@@ -45,15 +45,16 @@ def evaluate(
         settings: models, logs, and what is asked of them.
         command: what the page says repeats it.
         console: where progress goes; by default standard error.
-        rule: of a promotion; what it makes of the numbers becomes the key `promotion`, whose `sentence` ends the verdict.
+        rule: of a promotion; what it makes of the numbers becomes the key `promotion`, and its `sentence` ends the
+            verdict.
 
     Returns:
         What evaluation.json holds.
 
     Raises:
         ThresholdError: a bound was missed; everything is written.
-        CtrError: with the exit code of the command line. Where MLflow does not answer, everything is written and what it
-            misses is kept for `ctr sync`.
+        CtrError: with the exit code of the command line. Where MLflow does not answer, everything is written, and
+            what it misses is kept for `ctr sync`.
     """
     console = console or Console(stderr=True)
     out = Path(settings.out)

@@ -2,8 +2,8 @@
 
     aliases -> evaluate champion and candidate on a labelled log -> rule -> aliases again -> tags, alias `champion`
 
-The rule: the lower end of the 95 % interval of the difference in AUC is above 0 (a gain), or it is not below -margin (no
-loss beyond the margin) and the candidate's bundle is smaller.
+The rule: the lower end of the 95 % interval of the difference in AUC is above 0 (a gain), or it is not below -margin
+(no loss beyond the margin) and the candidate's bundle is smaller.
 """
 
 from collections.abc import Mapping, Sequence
@@ -104,9 +104,9 @@ def promote(
         now = aliases(client, name)
         if now.numbers != before.numbers:
             raise CtrError(
-                f"{what}: while version {candidate.number} was compared with {champion.number}, the aliases were moved: "
-                f"{CHAMPION} is now {_shown(now.champion)}, {CANDIDATE} {_shown(now.candidate)}; nothing was changed, "
-                f'the evaluation is written to "{folder}", the same command compares them anew'
+                f"{what}: while version {candidate.number} was compared with {champion.number}, the aliases were "
+                f"moved: {CHAMPION} is now {_shown(now.champion)}, {CANDIDATE} {_shown(now.candidate)}; "
+                f'nothing was changed, the evaluation is written to "{folder}", the same command compares them anew'
             )
         outcome = "promoted" if decision["passed"] else "not promoted"
         note(client, candidate, _tags(decision, report, outcome))

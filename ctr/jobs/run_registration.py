@@ -11,6 +11,7 @@ from typing import Any
 from ctr import unsent
 from ctr.config import Config
 from ctr.errors import CtrError
+from ctr.jobs.lock import RunLock
 from ctr.registry import Version, register
 from ctr.serving.manifest import MANIFEST
 from ctr.tracking import OFF, asked, resend
@@ -44,19 +45,22 @@ def settle(run: Path, config: Config, report: Mapping[str, Any]) -> Version | No
     tracking = config.tracking
     if tracking.uri == OFF:
         return None
-    version = send_kept(run) if (run / unsent.UNSENT).is_file() else None
-    state = read_state(run)
     name = tracking.register_
-    if name is None or (state.get("registered") or {}).get("name") == name:
+    if not (run / unsent.UNSENT).is_file() and _is_registered(run, name):
+        return None
+    with RunLock(run):
+        version = send_kept(run) if (run / unsent.UNSENT).is_file() else None
+        if name is None or _is_registered(run, name):
+            return version
+        run_id = read_state(run).get("run_id")
+        if run_id is None:
+            raise CtrError(
+                f'run "{run}": MLflow does not have it, so it cannot be registered; redo it with --force'
+            )
+        with asked(f'run "{run}"', tracking.uri, fallback=Path(config.output.folder)) as (client, _):
+            version = register(client, name, run_id, version_tags(run, report))
+        remember(run, version)
         return version
-    if state.get("run_id") is None:
-        raise CtrError(
-            f'run "{run}": MLflow does not have it, so it cannot be registered; redo it with --force'
-        )
-    with asked(f'run "{run}"', tracking.uri, fallback=Path(config.output.folder)) as (client, _):
-        version = register(client, name, state["run_id"], version_tags(run, report))
-    remember(run, name, version)
-    return version
 
 
 def send_kept(run: Path, uri: str | None = None) -> Version | None:
@@ -70,13 +74,18 @@ def send_kept(run: Path, uri: str | None = None) -> Version | None:
     if state and job.run_id != state.get("run_id"):
         _write(run, state | {"run_id": job.run_id})
     if job.registered is not None:
-        remember(run, job.registered.name, job.registered)
+        remember(run, job.registered)
     return job.registered
 
 
-def remember(run: Path, name: str, version: Version) -> None:
+def remember(run: Path, version: Version) -> None:
     """Note in the run's folder that it is registered."""
-    _write(run, read_state(run) | {"registered": {"name": name, "version": version.number}})
+    _write(run, read_state(run) | {"registered": {"name": version.name, "version": version.number}})
+
+
+def _is_registered(run: Path, name: str | None) -> bool:
+    """Whether the run is a version of the model, or is to be one of none."""
+    return name is None or (read_state(run).get("registered") or {}).get("name") == name
 
 
 def read_state(run: Path) -> dict[str, Any]:

@@ -244,7 +244,7 @@ class _Job:
             _write(state, json.dumps({"run_id": job.run_id, "uri": tracker.uri}))
             self._stages(job)
         if job.registered is not None:
-            remember(self.folder, job.registered.name, job.registered)
+            remember(self.folder, job.registered)
             _tell_version(self.console, job.registered)
 
     def _stages(self, job: Job) -> None:
