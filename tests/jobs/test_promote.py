@@ -52,11 +52,9 @@ def promotion_in(folder):
     return json.loads((folder / "evaluation.json").read_text())["promotion"]
 
 
-def test_a_smaller_candidate_without_a_loss_beyond_the_margin_becomes_the_champion(
-    finished, tmp_path, client
-):
+def test_a_candidate_that_gains_becomes_the_champion(finished, tmp_path, client):
     crown(client, registered(tmp_path, finished.candidate))
-    registered(tmp_path, finished.champion)  # the smaller one
+    registered(tmp_path, finished.champion)  # which is the better one on this log, and smaller
     found = promoted(finished, margin=0.9)
     assert (found.version.number, aliases(client, "ads").numbers) == (2, (2, 2))
     assert "The rule for promotion is met" in found.sentence
@@ -75,8 +73,8 @@ def test_a_smaller_candidate_without_a_loss_beyond_the_margin_becomes_the_champi
 
 
 def test_a_candidate_that_the_rule_does_not_let_pass_is_not_promoted(finished, tmp_path, client):
-    crown(client, registered(tmp_path, finished.candidate))
-    registered(tmp_path, finished.champion)
+    crown(client, registered(tmp_path, finished.champion))
+    registered(tmp_path, finished.candidate)
     with pytest.raises(ThresholdError, match="version 2 was not promoted") as told:
         promoted(finished, margin=0.0)
     assert told.value.exit_code == 4
