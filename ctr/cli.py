@@ -197,6 +197,60 @@ def evaluate(
 
 
 @app.command()
+def promote(
+    name: Annotated[str, typer.Argument(help="A registered model with a candidate.")],
+    data: Annotated[list[str] | None, typer.Option("--data", help="A labelled log; repeatable.")] = None,
+    margin: Annotated[
+        float, typer.Option("--margin", min=0.0, help="The loss of AUC that a smaller bundle may have.")
+    ] = 0.001,
+    cluster: Annotated[
+        str | None, typer.Option("--cluster", help="The key whose rows are alike: wider, honest intervals.")
+    ] = None,
+    out: Annotated[str | None, typer.Option("--out", help="Folder to write evaluation.* to.")] = None,
+    tracking: Annotated[
+        str | None, typer.Option("--tracking", help="MLflow URI; by default runs/mlflow.db.")
+    ] = None,
+    first: Annotated[
+        bool, typer.Option("--first", help="Where there is no champion, the candidate becomes it.")
+    ] = False,
+) -> None:
+    """Make the candidate the champion, if it gains AUC, or loses none beyond the margin and is smaller."""
+    from ctr.jobs.promote import promote as run_job
+
+    found = run_job(
+        name,
+        data or [],
+        margin=margin,
+        cluster=cluster,
+        out=out,
+        tracking=tracking,
+        first=first,
+        command=shlex.join(["ctr", *sys.argv[1:]]),
+    )
+    typer.echo(found.sentence)
+    typer.echo(f"champion: models:/{name}/{found.version.number}")
+    if found.folder is not None:
+        typer.echo(f"page: {found.folder / 'evaluation.html'}")
+
+
+@app.command()
+def sync(
+    folder: Annotated[
+        Path, typer.Argument(help="Of runs, or of a run, a comparison or an evaluation.")
+    ] = Path("runs"),
+    tracking: Annotated[
+        str | None, typer.Option("--tracking", help="MLflow URI, instead of the one that did not answer.")
+    ] = None,
+) -> None:
+    """Send to MLflow what was kept on disk because it did not answer."""
+    from ctr.jobs.sync import sync as run_job
+
+    sent = run_job(folder, uri=tracking, tell=typer.echo)
+    if not sent:
+        typer.echo(f'nothing to send: neither "{folder}" nor a folder below it keeps anything for MLflow')
+
+
+@app.command()
 def show(path: Annotated[Path, typer.Argument(help="A dataset, run, feature set or bundle.")]) -> None:
     """Print what a folder holds."""
     from rich.console import Console

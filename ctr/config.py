@@ -347,10 +347,20 @@ class Export(Strict):
 
 
 class Tracking(Strict):
-    """`uri`: of the MLflow store; unset keeps a SQLite file beside the runs, "off" tracks nothing."""
+    """`uri`: of the MLflow store; unset keeps a SQLite file beside the runs, "off" tracks nothing.
+
+    `register`: the registered model that the bundle becomes the candidate of, unless `export.min_auc` is missed.
+    """
 
     uri: str | None = None
     experiment: str = Key(default="ctr", min_length=1)
+    register_: Annotated[str, Key(pattern=r"^\w[\w.\- ]*$")] | None = Key(default=None, alias="register")
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> "Tracking":
+        if self.register_ is not None and self.uri == "off":
+            raise ValueError('register: needs an MLflow store, found uri = "off"')
+        return self
 
 
 class Output(Strict):

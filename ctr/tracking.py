@@ -6,7 +6,7 @@ Guarantees:
   the tracking URI (telemetry is off).
 - A wrong or dead tracking URI is one `CtrError` within seconds, before any training.
 - An outage in mid-job stops no training: what could not be sent is kept and sent later, in order. Only at
-  the end does a job say that something is missing.
+  the end does a job say that something is missing, and keeps it in its folder, from which `resend` sends it.
 
 Gives up: up to `FLUSH_SECONDS` of step metrics when the process is killed hard.
 Every logged name is listed in `mlflow/README.md`.
@@ -30,12 +30,13 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ctr import __version__
+from ctr import __version__, registry, unsent
 from ctr.errors import ConfigError, CtrError
+from ctr.unsent import Entry, Unsent
 
 OFF = "off"
 TABLE_ROWS = 2000  # rows of a table in the MLflow page; the whole set is the artifact feature_set/
@@ -45,6 +46,22 @@ _NAME_LENGTH, _PARAM_LENGTH, _TAG_LENGTH = 250, 6000, 5000  # what MLflow takes,
 _BATCH = 100  # params and tags in one request; metrics may be ten times as many
 _EXPECTED = f'expected "sqlite:///PATH", a database URI, "http(s)://HOST:PORT" or "{OFF}"'
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_SENT_LATER = {"_start", "_inputs", "_start_stage", "_log_params", "_log_metrics", "_close"}
+_SENT_LATER |= {"_upload", "_table", "_file", "_register"}  # calls that may be kept, and nothing else is
+
+
+class UnsentError(CtrError):
+    """A job is done, but MLflow does not have all of it. Exit code 1."""
+
+
+class Place(NamedTuple):
+    """Where runs go, and `keep`, the folder that keeps what does not get there."""
+
+    uri: str
+    experiment: str
+    fallback: Path
+    keep: Path | None
+    required: bool
 
 
 class SplitRecord(NamedTuple):
@@ -61,9 +78,10 @@ class SplitRecord(NamedTuple):
 class Tracker:
     """An experiment on a tracking store, or nothing at all (`uri = "off"`), with the same methods."""
 
-    def __init__(self, connection: "_Connection", experiment_id: str) -> None:
+    def __init__(self, connection: "_Connection", experiment_id: str, place: Place) -> None:
         self._connection = connection
         self._experiment_id = experiment_id
+        self._place = place
 
     @property
     def uri(self) -> str:
@@ -71,7 +89,15 @@ class Tracker:
         return self._connection.uri
 
     @classmethod
-    def open(cls, uri: str | None, experiment: str, *, fallback: Path) -> "Tracker":
+    def open(
+        cls,
+        uri: str | None,
+        experiment: str,
+        *,
+        fallback: Path,
+        keep: Path | None = None,
+        required: bool = True,
+    ) -> "Tracker":
         """Connect, and create the experiment where it does not exist.
 
         Args:
@@ -80,25 +106,34 @@ class Tracker:
             fallback: folder of the SQLite file, made where missing. An experiment created on a database keeps
                 its artifacts in `artifacts` beside the SQLite file (other databases: in `fallback`); servers
                 decide for themselves.
+            keep: a folder in which jobs keep what could not be sent until their end.
+            required: whether a store that does not answer is an error now; else all is kept. For jobs that are
+                done when they are logged.
 
         Raises:
-            CtrError: MLflow is not installed, the URI is wrong, the server does not answer or the database
-                cannot be written.
+            CtrError: MLflow is not installed; where it is required, also that the URI is wrong, the server does
+                not answer or the database cannot be written.
         """
         if uri == OFF:
-            return cls(_Connection(OFF, None), "")
+            return cls(_Connection(OFF, None), "", Place(OFF, experiment, fallback, None, required))
         _require_mlflow()
         address = uri if uri is not None else _sqlite_uri(fallback.absolute() / "mlflow.db")
+        place = Place(address, experiment, fallback, keep, required)
         try:
             location = _prepare(address, fallback)
             client = _client(address)
             with _short_attempts(retries=1):
                 experiment_id = _experiment(client, experiment, location)
-        except CtrError:
-            raise
         except Exception as error:  # each store has its own exceptions
-            raise CtrError(f'tracking.uri "{_public(address)}": {_reason(error)}; {_EXPECTED}') from None
-        return cls(_Connection(_public(address), client), experiment_id)
+            told = (
+                error
+                if isinstance(error, CtrError)
+                else CtrError(f'tracking.uri "{_public(address)}": {_reason(error)}; {_EXPECTED}')
+            )
+            if required or keep is None:
+                raise told from None
+            return cls(_Connection(_public(address), _Absent(told)), "", place)
+        return cls(_Connection(_public(address), client), experiment_id, place)
 
     @contextmanager
     def job(
@@ -123,11 +158,16 @@ class Tracker:
                 experiment does not hold (any more) is started anew.
 
         Raises:
-            CtrError: the store refuses the run, or something could not be sent until the job's end.
+            CtrError: the store refuses the run. UnsentError: something could not be sent until the job's end.
         """
-        job = Job(self._connection, self._experiment_id)
-        self._connection.do(job._start, name, run_id, tags, config)
-        self._connection.do(job._inputs, config_text, datasets)
+        job = Job(self._connection, self._experiment_id, self._place)
+        if self._place.keep is not None:
+            (self._place.keep / unsent.UNSENT).unlink(missing_ok=True)  # all of it is logged again
+        commit = git_commit()
+        given = {**tags, "git_commit": commit, "mlflow.source.git.commit": commit, "ctr_version": __version__}
+        first = self._connection.do if self._place.required else self._connection.send
+        first(job._start, name, run_id, given, config)
+        first(job._inputs, config_text, datasets)
         with job._until_end():
             yield job
 
@@ -135,8 +175,8 @@ class Tracker:
 class Run:
     """One MLflow run: metrics by step, and params."""
 
-    def __init__(self, connection: "_Connection", experiment_id: str) -> None:
-        self.run_id: str | None = None
+    def __init__(self, connection: "_Connection", experiment_id: str, run_id: str | None = None) -> None:
+        self.run_id = run_id
         self._connection = connection
         self._experiment_id = experiment_id
         self._metrics: list[tuple[str, float, int, int]] = []  # name, value, milliseconds, step
@@ -203,9 +243,14 @@ class Run:
 
 
 class Job(Run):
-    """The parent run of a job."""
+    """The parent run of a job. `registered`: the version that its bundle has become."""
 
+    registered: registry.Version | None = None
     _resumed = False
+
+    def __init__(self, connection: "_Connection", experiment_id: str, place: Place) -> None:
+        super().__init__(connection, experiment_id)
+        self._place = place
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Run]:
@@ -243,16 +288,16 @@ class Job(Run):
         """Log the feature set as tables of the MLflow page: fields, most frequent kept values, pairs."""
         fields = (report.get("feature_set") or {}).get("fields")
         if fields:
-            self._connection.send(self._table, "fields", _fields_table, fields)
+            self._connection.send(self._table, "fields", _fields_table(fields))
         features, pairs = feature_set / "features.parquet", feature_set / "interactions.parquet"
         if features.is_file():
-            self._connection.send(self._table, "features", _features_table, features)
+            self._connection.send(self._table, "features", _features_table(features))
         if pairs.is_file():
-            self._connection.send(self._table, "interactions", _pairs_table, pairs)
+            self._connection.send(self._table, "interactions", _pairs_table(pairs))
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Log a table of the MLflow page as the artifact tables/<name>.json."""
-        self._connection.send(self._table, name, dict, {"columns": list(columns), "data": list(rows)})
+        self._connection.send(self._table, name, {"columns": list(columns), "data": list(rows)})
 
     def artifacts(self, paths: Sequence[Path]) -> None:
         """Log files as they are."""
@@ -262,6 +307,13 @@ class Job(Run):
     def figure(self, name: str, png: bytes) -> None:
         """Log a picture as the artifact figures/<name>.png."""
         self._connection.send(self._file, f"figures/{name}.png", png)
+
+    def register(self, name: str, tags: Mapping[str, str]) -> None:
+        """Register the artifact bundle/ as a version of a model and as its `candidate`; see `registry.register`."""
+        self._connection.send(self._register, name, tags)
+
+    def _register(self, client: Any, name: str, tags: Mapping[str, str]) -> None:
+        self.registered = registry.register(client, name, str(self.run_id), tags)
 
     def _start(
         self, client: Any, name: str, run_id: str | None, tags: Mapping[str, Any], config: Mapping[str, Any]
@@ -274,10 +326,8 @@ class Job(Run):
         else:
             made = client.create_run(self._experiment_id, run_name=name, tags=_source_tags())
             self.run_id = made.info.run_id
-        commit = git_commit()
-        given = {**tags, "git_commit": commit, "mlflow.source.git.commit": commit, "ctr_version": __version__}
         written = [
-            RunTag(clean_name(k), _cut(_text(v), _TAG_LENGTH)) for k, v in given.items() if v is not None
+            RunTag(clean_name(k), _cut(_text(v), _TAG_LENGTH)) for k, v in tags.items() if v is not None
         ]
         for part in _batches(written, _BATCH):
             client.log_batch(self.run_id, tags=part)
@@ -293,6 +343,10 @@ class Job(Run):
                 return False
             raise
         return bool(found.lifecycle_stage == "active" and found.experiment_id == self._experiment_id)
+
+    def _require(self, client: Any) -> None:
+        if not self._holds(client, str(self.run_id)):
+            raise CtrError(f'the experiment has no run "{self.run_id}" (any more); redo it with --force')
 
     def _inputs(self, client: Any, config_text: str, datasets: Sequence[SplitRecord]) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -311,7 +365,7 @@ class Job(Run):
                 ),
                 tags=[InputTag("mlflow.data.context", record.split)],
             )
-            for record in datasets
+            for record in map(SplitRecord._make, datasets)
         ]
         if inputs:
             client.log_inputs(self.run_id, inputs)
@@ -329,10 +383,10 @@ class Job(Run):
         tags = {**_source_tags(), "mlflow.parentRunId": self.run_id, "stage": name}
         stage.run_id = client.create_run(self._experiment_id, run_name=name, tags=tags).info.run_id
 
-    def _table(self, client: Any, name: str, build: Callable[[Any], dict[str, Any]], source: object) -> None:
+    def _table(self, client: Any, name: str, content: Mapping[str, Any]) -> None:
         # NOTE: the same file and tag as client.log_table, which would append the rows again in a resumed job.
         path = f"tables/{name}.json"
-        self._file(client, path, json.dumps(build(source), default=str).encode())
+        self._file(client, path, json.dumps(content, default=str).encode())
         shown = json.loads(client.get_run(self.run_id).data.tags.get("mlflow.loggedArtifacts", "[]"))
         if (entry := {"path": path, "type": "table"}) not in shown:
             client.set_tag(self.run_id, "mlflow.loggedArtifacts", json.dumps([*shown, entry]))
@@ -349,7 +403,54 @@ class Job(Run):
 
     def _end(self, status: str, error: BaseException | None) -> None:
         super()._end(status, error)
-        self._connection.settle(strict=error is None)
+        self._settle(strict=error is None)
+
+    def _settle(self, *, strict: bool) -> None:
+        """Send what is left; what cannot be sent at the end of a job that is done is kept."""
+        left, error = self._connection.settle(strict=strict)
+        if error is None or not strict:
+            return
+        what = (
+            str(error)
+            if isinstance(error, CtrError)
+            else f'MLflow at "{self._connection.uri}": {_reason(error)}'
+        )
+        what = f"{what}; {len(left)} entries of this job are missing there"
+        if (folder := self._place.keep) is None:
+            raise UnsentError(
+                f"{what}, the run folder has all of it; run the same command again once MLflow answers"
+            )
+        unsent.keep(folder, self._kept(left, folder))
+        raise UnsentError(f'{what}; they are kept, and `ctr sync "{folder}"` sends them once MLflow answers')
+
+    def _kept(self, left: Sequence["_Call"], folder: Path) -> Unsent:
+        runs: list[Run] = [self]
+        entries = []
+        for call, arguments in left:
+            own, *given = call.__self__, *arguments  # type: ignore[attr-defined]
+            for run in (own, *(each for each in given if isinstance(each, Run))):
+                if run not in runs:
+                    runs.append(run)
+            values = [
+                {"@run": runs.index(each)} if isinstance(each, Run) else unsent.packed(each, folder)
+                for each in given
+            ]
+            entries.append(Entry(runs.index(own), call.__name__, values))
+        uri, experiment, fallback, *_ = self._place
+        return Unsent(uri, experiment, str(fallback.absolute()), [run.run_id for run in runs], entries)
+
+
+_Call = tuple[Callable[..., object], tuple[Any, ...]]
+
+
+class _Absent:
+    """Stands for the client of a store that could not be opened: every use of it says why."""
+
+    def __init__(self, error: CtrError) -> None:
+        self._error = error
+
+    def __getattr__(self, name: str) -> Any:
+        raise self._error
 
 
 class _Connection:
@@ -358,9 +459,9 @@ class _Connection:
     def __init__(self, uri: str, client: Any | None) -> None:
         self.uri = uri
         self._client = client
-        self._waiting: deque[Callable[[], object]] = deque()
+        self._waiting: deque[_Call] = deque()
         self._not_before = -math.inf
-        self._warned = False
+        self._warned = isinstance(client, _Absent)  # the error at the end says all
 
     def do(self, call: Callable[..., None], *arguments: object) -> None:
         """Call `call(client, *arguments)` now.
@@ -382,7 +483,7 @@ class _Connection:
         """
         if self._client is None:
             return
-        self._waiting.append(partial(call, self._client, *arguments))
+        self._waiting.append((call, arguments))
         started = time.monotonic()
         if started < self._not_before:
             return
@@ -398,32 +499,62 @@ class _Connection:
                     _reason(error),
                 )
 
-    def settle(self, *, strict: bool) -> None:
-        """Send what is left: patiently (`strict`), or with one short attempt whose error does not matter.
-
-        Raises:
-            CtrError: something could not be sent.
-        """
-        if not self._waiting:
-            return
+    def settle(self, *, strict: bool) -> tuple[list[_Call], Exception | None]:
+        """Send what is left, patiently (`strict`) or with one short attempt; returns what is left then, and why."""
         with nullcontext() if strict else _short_attempts(retries=0):
             error = self._drain()
-        left = len(self._waiting)
+        left = list(self._waiting)
         self._waiting.clear()
-        if error is not None and strict:
-            raise CtrError(
-                f'MLflow at "{self.uri}": {_reason(error)}; {left} entries of this job are missing there, '
-                "the run folder has all of it; run the same command again once MLflow answers"
-            )
+        return left, error
 
     def _drain(self) -> Exception | None:
         while self._waiting:
+            call, arguments = self._waiting[0]
             try:
-                self._waiting[0]()
+                call(self._client, *arguments)
             except Exception as error:
                 return error
             self._waiting.popleft()
         return None
+
+
+def resend(folder: Path, uri: str | None = None) -> Job:
+    """Send what a job kept in `folder`, and delete it there; what still does not get through stays.
+
+    Args:
+        folder: which holds `unsent.json`.
+        uri: of a store to send it to instead of the one that did not answer.
+
+    Returns:
+        The job that it was.
+
+    Raises:
+        CtrError: the store does not answer, or has no such run any more. UnsentError: it stopped answering.
+    """
+    kept = unsent.load(folder)
+    tracker = Tracker.open(uri or kept.uri, kept.experiment, fallback=Path(kept.fallback), keep=folder)
+    job = Job(tracker._connection, tracker._experiment_id, tracker._place)
+    job.run_id, job._resumed = kept.runs[0], True  # stages that the store has go on
+    stages = [Run(tracker._connection, tracker._experiment_id, run_id) for run_id in kept.runs[1:]]
+    if job.run_id is not None:
+        tracker._connection.do(job._require)
+    runs: list[Run] = [job, *stages]
+    for number, (run, call, arguments) in enumerate(kept.entries):
+        if call not in _SENT_LATER:
+            raise CtrError(f'"{folder / unsent.UNSENT}" was altered: it asks for "{call}"')
+        given = [
+            runs[value["@run"]]
+            if isinstance(value, dict) and set(value) == {"@run"}
+            else unsent.unpacked(value, folder)
+            for value in arguments
+        ]
+        tracker._connection.send(getattr(runs[run], call), *given)
+        if call == "_start" and job.run_id is not None:  # a second attempt must not start a second run
+            rest = replace(kept, runs=[job.run_id, *kept.runs[1:]], entries=kept.entries[number + 1 :])
+            unsent.keep(folder, rest)
+    job._settle(strict=True)
+    (folder / unsent.UNSENT).unlink()
+    return job
 
 
 def run_folder(run_id: str, uri: str | None, fallback: Path) -> Path:
@@ -504,15 +635,7 @@ def fetch_model(reference: str, uri: str | None, *, fallback: Path, into: Path) 
         raise ConfigError(
             f'model "{reference}": expected "models:/NAME@ALIAS", "models:/NAME/VERSION" or "runs:/ID"'
         )
-    if uri == OFF:
-        raise ConfigError(f'model "{reference}": is looked up in MLflow, but tracking is off; state its URI')
-    _require_mlflow()
-    database = fallback.absolute() / "mlflow.db"
-    if uri is None and not database.is_file():
-        raise ConfigError(f'model "{reference}": there is no MLflow store "{database}"; state its URI')
-    address = uri if uri is not None else _sqlite_uri(database)
-    try:
-        client = _client(address)
+    with asked(f'model "{reference}"', uri, fallback=fallback) as (client, address):
         from mlflow.artifacts import download_artifacts
 
         with _short_attempts(retries=1):
@@ -523,10 +646,35 @@ def fetch_model(reference: str, uri: str | None, *, fallback: Path, into: Path) 
                 artifact_uri=source, dst_path=str(into), tracking_uri=address, registry_uri=address
             )
         )
+
+
+@contextmanager
+def asked(what: str, uri: str | None, *, fallback: Path) -> Iterator[tuple[Any, str]]:
+    """The client of a store that is there already, and its address; nothing is made.
+
+    Args:
+        what: the subject of messages.
+        uri, fallback: as `Tracker.open` takes them.
+
+    Raises:
+        ConfigError: tracking is off, there is no store, or it knows no such thing.
+        CtrError: MLflow is not installed, or the store does not answer.
+    """
+    if uri == OFF:
+        raise ConfigError(f"{what}: is looked up in MLflow, but tracking is off; state its URI")
+    _require_mlflow()
+    database = fallback.absolute() / "mlflow.db"
+    if uri is None and not database.is_file():
+        raise ConfigError(f'{what}: there is no MLflow store "{database}"; state its URI')
+    address = uri if uri is not None else _sqlite_uri(database)
+    try:
+        yield _client(address), address
+    except CtrError:
+        raise
     except Exception as error:  # each store has its own exceptions
         code = getattr(error, "error_code", "")
         kind = ConfigError if code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE") else CtrError
-        raise kind(f'model "{reference}": MLflow at "{_public(address)}": {_reason(error)}') from None
+        raise kind(f'{what}: MLflow at "{_public(address)}": {_reason(error)}') from None
 
 
 def _artifacts_of(client: Any, parts: Mapping[str, str | None]) -> str:

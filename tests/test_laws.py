@@ -28,6 +28,7 @@ BELOW = {
 BELOW["training"] = {*BELOW, "config"}
 BELOW["selection"] = {*BELOW, "training"}
 BELOW["serving"] = {*BELOW, "selection"}
+BELOW["registry"] = BELOW["unsent"] = GROUND
 BELOW["report"] = BELOW["tracking"] = {*BELOW, "serving"}
 BELOW["jobs"] = {*BELOW, "report", "tracking"}
 BELOW["cli"] = {*BELOW, "jobs"}

@@ -1,6 +1,7 @@
 """A comparison in MLflow: a parent run with its tables, and a nested run for each model.
 
-All of it is on disk before, so a store that does not answer loses nothing: the same command sends it later.
+All of it is on disk before, so a store that does not answer loses nothing: the same command, or `ctr sync`, sends it
+later.
 """
 
 import json
@@ -14,7 +15,8 @@ from ctr.config import Config
 from ctr.errors import CtrError
 from ctr.report.comparison_words import setting_words
 from ctr.settings import dump_toml
-from ctr.tracking import OFF, Tracker
+from ctr.tracking import OFF, Tracker, UnsentError, resend
+from ctr.unsent import UNSENT
 
 _STATE = "mlflow.json"
 _SETTING = ("role", "label", "size", "backbone", "embedding", "seed", "chosen", "source")
@@ -22,7 +24,9 @@ _SETTING = ("role", "label", "size", "backbone", "embedding", "seed", "chosen", 
 
 def is_sent(folder: Path, config: Config, digest: str | None) -> bool:
     """Whether MLflow has all of the comparison in `folder`, or is not to have it."""
-    return config.tracking.uri == OFF or _state(folder).get("sent") == digest
+    if config.tracking.uri == OFF:
+        return True
+    return _state(folder).get("sent") == digest and not (folder / UNSENT).is_file()
 
 
 def send(folder: Path, document: Mapping[str, Any], content: Mapping[str, Any], config: Config) -> None:
@@ -40,16 +44,25 @@ def send(folder: Path, document: Mapping[str, Any], content: Mapping[str, Any], 
     if config.tracking.uri == OFF:
         return
     try:
-        tracker = Tracker.open(
-            config.tracking.uri, config.tracking.experiment, fallback=Path(config.output.folder)
-        )
         state = _state(folder)
+        if state.get("sent") == document["digest"] and (folder / UNSENT).is_file():
+            job = resend(folder)
+            _write(folder, {**state, "run_id": job.run_id})
+            return
+        tracker = Tracker.open(
+            config.tracking.uri,
+            config.tracking.experiment,
+            fallback=Path(config.output.folder),
+            keep=folder,
+            required=False,
+        )
         tags = {"comparison": document["name"], "verdict": document["verdict"]}
         run_id = state.get("run_id") if state.get("uri") == tracker.uri else None
         with tracker.job(
             folder.name, config=content, config_text=dump_toml(content), tags=tags, datasets=[], run_id=run_id
         ) as job:
-            _write(folder, {"run_id": job.run_id, "uri": tracker.uri})
+            state = {"run_id": job.run_id, "uri": tracker.uri}
+            _write(folder, state)
             table = pl.read_parquet(folder / "comparison.parquet")
             for row in table.iter_rows(named=True):
                 with job.stage(f"{setting_words(row, where=True)}, seed {row['seed']}") as stage:
@@ -58,9 +71,12 @@ def send(folder: Path, document: Mapping[str, Any], content: Mapping[str, Any], 
                     stage.metrics({k: v for k, v in numbers.items() if isinstance(v, int | float)}, step=0)
             job.table("comparison", *_rows(document))
             job.artifacts([folder / f"comparison.{kind}" for kind in ("json", "html", "parquet")])
-            run_id = job.run_id
-        _write(folder, {"run_id": run_id, "uri": tracker.uri, "sent": document["digest"]})
+        _write(folder, {**state, "sent": document["digest"]})
     except CtrError as error:
+        if (
+            isinstance(error, UnsentError) and (folder / UNSENT).is_file()
+        ):  # it is kept, so no need to log it again
+            _write(folder, {**_state(folder), "sent": document["digest"]})
         raise CtrError(
             f'{error}; the comparison itself is done, all of it is in "{folder}", and the same command sends it once '
             "MLflow answers"

@@ -8,6 +8,7 @@ Memory does not grow with the log: scores wait on disk, and of rows that do not 
 import json
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,16 @@ from ctr.report.evaluation import evaluation_verdict, write_evaluation
 from ctr.settings import dump_toml
 from ctr.tracking import OFF, SplitRecord, Tracker
 
-_STORE = Path("runs")  # where training keeps its MLflow store unless told otherwise
+STORE = Path("runs")  # where training keeps its MLflow store unless told otherwise
 _METRICS = ("auc", "logloss", "normalised_entropy", "ece", "calibration_ratio", "gauc")
 
 
 def evaluate(
-    settings: EvaluationSettings, *, command: str = "", console: Console | None = None
+    settings: EvaluationSettings,
+    *,
+    command: str = "",
+    console: Console | None = None,
+    rule: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Evaluate, write `evaluation.json`, `.parquet` and `.html` into `settings.out`, and log to MLflow.
 
@@ -40,13 +45,16 @@ def evaluate(
         settings: models, logs, and what is asked of them.
         command: what the page says repeats it.
         console: where progress goes; by default standard error.
+        rule: of a promotion; what it makes of the numbers becomes the key `promotion`, and its `sentence` ends the
+            verdict.
 
     Returns:
         What evaluation.json holds.
 
     Raises:
         ThresholdError: a bound was missed; everything is written.
-        CtrError: with the exit code of the command line. Where MLflow does not answer, everything is written.
+        CtrError: with the exit code of the command line. Where MLflow does not answer, everything is written, and
+            what it misses is kept for `ctr sync`.
     """
     console = console or Console(stderr=True)
     out = Path(settings.out)
@@ -60,7 +68,7 @@ def evaluate(
     ):
         scratch = Path(folder)
         models = found_bundles(
-            settings.models, settings.names, uri=uri, store=_STORE, scratch=scratch / "models"
+            settings.models, settings.names, uri=uri, store=STORE, scratch=scratch / "models"
         )
         keys = [*settings.sliced, *(key for key in (settings.group_by, settings.cluster) if key)]
         logs, seconds = [], {}
@@ -82,9 +90,12 @@ def evaluate(
         report["seconds"] = {**seconds, "measure": time.perf_counter() - started}
         report |= {"command": command, "peak_rss_bytes": peak_memory(), "versions": versions()}
         report["verdict"] = evaluation_verdict(report)
+        if rule is not None:
+            report["promotion"] = rule(report)
+            report["verdict"] += f" {report['promotion']['sentence']}"
         out.mkdir(exist_ok=True)
         scores.path.replace(out / "evaluation.parquet")
-    _write(out / "evaluation.json", json.dumps(report, indent=2, allow_nan=False) + "\n")
+    write_document(report, out)
     write_evaluation(report, out)
     for warning in report["warnings"]:
         console.print(f"warning: {warning}", style="yellow", highlight=False, soft_wrap=True, markup=False)
@@ -104,10 +115,11 @@ def _show(status: Status, what: str, share: float) -> None:
     status.update(f"{what} {share:.0%}")
 
 
-def _write(path: Path, text: str) -> None:
-    scratch = path.with_name(f".{path.name}")
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(path)
+def write_document(report: dict[str, Any], out: Path) -> None:
+    """Write `evaluation.json`, whole or not at all."""
+    scratch = out / ".evaluation.json"
+    scratch.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    scratch.replace(out / "evaluation.json")
 
 
 def _tracked(
@@ -116,7 +128,7 @@ def _tracked(
     """Log to MLflow; returns what went wrong, for the evaluation stands without it."""
     log = report["log"]
     try:
-        tracker = Tracker.open(uri, settings.experiment, fallback=_STORE)
+        tracker = Tracker.open(uri, settings.experiment, fallback=STORE, keep=out, required=False)
         config = settings.model_dump(mode="json", by_alias=True, exclude={"tracking"})
         with tracker.job(
             f"evaluation {out.name}",

@@ -30,13 +30,15 @@ from ctr.jobs.limits import memory_advice, require_batch
 from ctr.jobs.lock import LOCK, RunLock
 from ctr.jobs.models import Model, Trainer
 from ctr.jobs.networks import Networks
+from ctr.jobs.run_registration import STATE, remember, settle, version_tags
 from ctr.jobs.scored import Scored
 from ctr.jobs.verdict import build_report, model_entry, score, scores_table
+from ctr.registry import Version
 from ctr.report import figure_png, pairs_png, verdict, write_report
 from ctr.selection.optfs import DEFAULT_PRICE
 from ctr.serving.export import export_bundle
 from ctr.settings import check, dump_toml, load_toml
-from ctr.tracking import Job, SplitRecord, Tracker
+from ctr.tracking import Job, SplitRecord, Tracker, UnsentError
 from ctr.training.looks import Look
 from ctr.training.machine import pick_device, pick_threads
 
@@ -72,9 +74,11 @@ def train(config: Config, *, force: bool = False, command: str = "", console: Co
         The run's folder.
 
     Raises:
-        CtrError: with the exit code of the command line; a `ThresholdError` comes after everything was written.
+        CtrError: with the exit code of the command line; a `ThresholdError` comes after everything was written, and so
+            does the error of a store that does not answer at the end.
     """
     console = console or Console(stderr=True)
+    unsent: CtrError | None = None
     clock, data = _Clock(), config.data
     schema = load_schema(data.schema_file)
     with ExitStack() as stack:
@@ -111,9 +115,38 @@ def train(config: Config, *, force: bool = False, command: str = "", console: Co
                     highlight=False,
                     soft_wrap=True,
                 )
-                _Job(config, dataset, networks, run, lock, clock, command, console).run()
-    _check_threshold(run, config)
+                unsent = _Job(config, dataset, networks, run, lock, clock, command, console).run()
+    unsent = unsent or _settled(run, config, console)
+    missed = threshold_missed(load_report(run), config)
+    if missed is not None:
+        also = f"\n{unsent}" if unsent else ""
+        raise ThresholdError(f'{missed}; everything is written to "{run}", nothing was registered{also}')
+    if unsent is not None:
+        raise CtrError(f'{unsent}; the run itself is done, all of it is in "{run}"')
     return run
+
+
+def _settled(run: Path, config: Config, console: Console) -> CtrError | None:
+    """Send and register what is still to be; returns what went wrong."""
+    report = load_report(run)
+    wanted = config.tracking.register_ is not None and threshold_missed(report, config) is None
+    try:
+        version = settle(run, config if wanted else _unregistered(config), report)
+    except CtrError as error:
+        return error
+    if version is not None:
+        _tell_version(console, version)
+    return None
+
+
+def _unregistered(config: Config) -> Config:
+    return config.model_copy(update={"tracking": config.tracking.model_copy(update={"register_": None})})
+
+
+def _tell_version(console: Console, version: Version) -> None:
+    console.print(
+        f'registered: version {version.number} of "{version.name}"', highlight=False, soft_wrap=True
+    )
 
 
 def _show(status: Status, stage: str, share: float) -> None:
@@ -154,16 +187,12 @@ def _write(path: Path, text: str) -> None:
     scratch.replace(path)
 
 
-def _check_threshold(run: Path, config: Config) -> None:
-    if config.export.min_auc is None:
-        return
-    report = load_report(run)
+def threshold_missed(report: dict[str, Any], config: Config) -> str | None:
+    """What is said of a run below `export.min_auc`; None where it is not."""
     auc = (report["selected"] or report["baseline"])["test"]["auc"]
-    if auc < config.export.min_auc:
-        raise ThresholdError(
-            f"test AUC {auc:.4f} is below export.min_auc = {config.export.min_auc:g}; "
-            f'everything is written to "{run}", nothing was registered'
-        )
+    if config.export.min_auc is None or auc >= config.export.min_auc:
+        return None
+    return f"test AUC {auc:.4f} is below export.min_auc = {config.export.min_auc:g}"
 
 
 class _Job:
@@ -184,14 +213,26 @@ class _Job:
         self.folder, self.lock = run, lock
         self.clock, self.command, self.console = clock, command, console
 
-    def run(self) -> None:
+    def run(self) -> UnsentError | None:
+        """Do it; returns what is said where MLflow has not got all of it."""
         tracker = Tracker.open(
             self.config.tracking.uri,
             self.config.tracking.experiment,
             fallback=Path(self.config.output.folder),
+            keep=self.folder,
         )
-        state = self.folder / "mlflow.json"
+        state = self.folder / STATE
         run_id = _read_json(state).get("run_id") if state.is_file() else None
+        unsent = None
+        try:
+            self._tracked(tracker, state, run_id)
+        except UnsentError as error:
+            unsent = error
+        self.lock.check()
+        _write(self.folder / "DONE", "")
+        return unsent
+
+    def _tracked(self, tracker: Tracker, state: Path, run_id: str | None) -> None:
         with tracker.job(
             self.folder.name,
             config=self.config.model_dump(mode="json", by_alias=True),
@@ -202,8 +243,9 @@ class _Job:
         ) as job:
             _write(state, json.dumps({"run_id": job.run_id, "uri": tracker.uri}))
             self._stages(job)
-        self.lock.check()
-        _write(self.folder / "DONE", "")
+        if job.registered is not None:
+            remember(self.folder, job.registered)
+            _tell_version(self.console, job.registered)
 
     def _stages(self, job: Job) -> None:
         checkpoints = self.folder / "checkpoints"
@@ -240,6 +282,9 @@ class _Job:
         self.lock.check()
         self._report(report, chosen.feature_set if chosen else None)
         job.finish(report, self.folder, self._figures(report))
+        name = self.config.tracking.register_
+        if name is not None and threshold_missed(report, self.config) is None:
+            job.register(name, version_tags(self.folder, report))
 
     def _train(self, trainer: Trainer) -> tuple[list[Model], Model | None]:
         """All models, the baseline first; and the one to ship."""

@@ -9,6 +9,7 @@ from rich.console import Console
 
 import ctr.jobs.compare as job
 from ctr.errors import CtrError
+from ctr.jobs.sync import sync
 from tests.jobs.comparison_logs import comparison, content, write_log
 
 SMALL = {
@@ -63,7 +64,8 @@ def test_a_comparison_is_a_parent_run_with_a_table_and_a_nested_run_for_each_mod
     assert len(client.search_runs([experiment])) == before
 
 
-def test_a_store_that_does_not_answer_loses_nothing_and_gets_it_by_the_same_command(log, tmp_path):
+@pytest.mark.parametrize("by_sync", [False, True])
+def test_a_store_that_does_not_answer_loses_nothing_and_gets_it_later(log, tmp_path, by_sync):
     broken = tmp_path / "store"
     broken.write_text("no database")
     with pytest.raises(CtrError, match="the comparison itself is done") as told:
@@ -71,6 +73,14 @@ def test_a_store_that_does_not_answer_loses_nothing_and_gets_it_by_the_same_comm
     assert "the same command sends it" in str(told.value)
     assert job.load_document(tmp_path / "out")["verdict"]
     broken.unlink()
-    run(tracked(log, tmp_path, f"sqlite:///{broken}"), out=tmp_path / "out")
+    if by_sync:
+        assert sync(tmp_path / "out", tell=str) == 1
+    for _ in range(2):  # the second time there is nothing to do
+        run(tracked(log, tmp_path, f"sqlite:///{broken}"), out=tmp_path / "out")
+    client = MlflowClient(f"sqlite:///{broken}")
+    runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
+    assert len(runs) == 3
+    assert {each.info.status for each in runs} == {"FINISHED"}
+    assert not (tmp_path / "out" / "unsent.json").exists()
     state = json.loads((tmp_path / "out" / "mlflow.json").read_text())
     assert state["sent"] == job.load_document(tmp_path / "out")["digest"]
