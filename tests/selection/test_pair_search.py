@@ -160,7 +160,10 @@ def test_in_each_step_every_pair_has_one_method_drawn_and_a_step_repeats_its_dra
     drawn_once = []
     for _ in range(100):
         paths.before_step(None, None, None, 0.0)
-        drawn_once.append(choice.drawn)
+        memorized, factorized = choice.drawn
+        methods_drawn = torch.full((len(PAIRS),), 2)
+        methods_drawn[memorized], methods_drawn[factorized] = 0, 1
+        drawn_once.append(methods_drawn)
         paths.after_backward()
         assert choice.drawn is None
     share = torch.bincount(torch.stack(drawn_once).flatten(), minlength=3) / (100 * len(PAIRS))
@@ -170,7 +173,8 @@ def test_in_each_step_every_pair_has_one_method_drawn_and_a_step_repeats_its_dra
     again = DrawnPaths(searched, seed=3, naive=naive)
     again.load_state_dict({"step": 20})
     again.before_step(None, None, None, 0.0)
-    assert torch.equal(choice.drawn, drawn_once[20])
+    for way, pairs in enumerate(choice.drawn):
+        assert torch.equal(pairs, (drawn_once[20] == way).nonzero().squeeze(1))
 
 
 def test_a_step_reads_the_method_drawn_and_nothing_of_naive_pairs(searched, mixed):
@@ -178,7 +182,7 @@ def test_a_step_reads_the_method_drawn_and_nothing_of_naive_pairs(searched, mixe
     inputs = to_inputs(Layout(mixed).gather(mixed.part("valid"), np.arange(40)), searched.device)
     choice = choice_of(searched)
     methods = torch.arange(len(PAIRS)) % 3
-    choice.drawn = methods
+    choice.drawn = tuple((methods == way).nonzero().squeeze(1) for way in (0, 1))
     logits = searched(inputs)
     logits.sum().backward()
     gradients = {name: value.grad for name, value in searched.named_parameters() if value.grad is not None}
