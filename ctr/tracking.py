@@ -320,8 +320,9 @@ class Job(Run):
     ) -> None:
         from mlflow.entities import RunTag
 
-        if run_id is not None and self._holds(client, run_id):
-            self.run_id, self._resumed = run_id, True
+        known = run_id or self.run_id  # a start that got stuck on its way has made the run already
+        if known is not None and self._holds(client, known):
+            self.run_id, self._resumed = known, True
             self._go_on(client)
         else:
             made = client.create_run(self._experiment_id, run_name=name, tags=_source_tags())

@@ -247,3 +247,26 @@ def test_an_evaluation_that_mlflow_never_heard_of_is_sent_later(folder, tmp_path
     assert "evaluation.json" in {entry.path for entry in client.list_artifacts(found.info.run_id)}
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {f"evaluation.{kind}" for kind in ("json", "html", "parquet")}
+
+
+def test_a_job_that_was_kept_whole_is_one_run_however_often_the_store_dies(tmp_path, line):
+    line.down = True
+    keys = {"fallback": tmp_path, "keep": tmp_path, "required": False}
+    tracker = tracking.Tracker.open(f"sqlite:///{tmp_path}/mlflow.db", "kept", **keys)
+    with (
+        pytest.raises(tracking.UnsentError),
+        tracker.job("toy", config={"a": 1}, config_text="", tags={}, datasets=[]) as tracked,
+        tracked.stage("search") as stage,
+    ):
+        stage.metrics({"loss": float("nan")}, 1)
+    line.down = False
+    for line.calls_left in range(3, 60, 2):
+        with suppress(CtrError):
+            sync(tmp_path, tell=str)
+            break
+    client = store(tmp_path)
+    runs = client.search_runs([client.get_experiment_by_name("kept").experiment_id])
+    assert sorted((each.info.run_name, each.info.status) for each in runs) == [
+        ("search", "FINISHED"),
+        ("toy", "FINISHED"),
+    ]
