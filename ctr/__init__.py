@@ -16,16 +16,6 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# scikit-learn's door. Its names are found when they are asked for: they need PyTorch, which the command line does not.
-_ESTIMATORS = (
-    "CTRClassifier",
-    "FieldSelector",
-    "FrequencySelector",
-    "OptFSSelector",
-    "OptInterSelector",
-    "RandomSelector",
-    "SaliencySelector",
-)
 __all__ = [
     "CTRClassifier",
     "FieldSelector",
@@ -36,6 +26,8 @@ __all__ = [
     "SaliencySelector",
     "__version__",
 ]
+# scikit-learn's door. Its names are found when they are asked for: they need PyTorch, which the command line does not.
+_ESTIMATORS = frozenset(__all__) - {"__version__"}
 
 
 def __getattr__(name: str) -> Any:

@@ -11,17 +11,9 @@ import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from ctr.estimators.fitting import (
-    checked_labels,
-    checked_rows,
-    seed_of,
-    settings_of,
-    two_classes,
-    used_fields,
-    value_errors,
-)
+from ctr.estimators.fitting import given, note_columns, settings_of, used_fields, value_errors
 from ctr.estimators.frames import to_table
-from ctr.estimators.study import Study, study, valid_rows
+from ctr.estimators.study import Study, study
 from ctr.evaluation.metrics import measure
 from ctr.jobs.models import Model
 from ctr.serving.export import export_bundle
@@ -101,11 +93,7 @@ class CTRClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             TypeError: a sparse matrix, or column names of several types.
         """
         who = type(self).__name__
-        table = to_table(X, who)
-        classes, labels = two_classes(checked_labels(y, table, who))
-        rows = checked_rows(table, labels, sample_weight, who)
-        seed = seed_of(self.random_state)
-        parts = valid_rows(rows.labels, self.validation_fraction, self.shuffle, seed)
+        table, rows, classes, parts, seed = given(self, X, y, sample_weight)
         with value_errors():
             specs, used = used_fields(rows, parts[0], self.fields, self.min_count, who)
             parameters = self.get_params(deep=False)
@@ -126,11 +114,7 @@ class CTRClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             auc,
         )
         self._names, self._scorer = [spec.name for spec in specs], _opened(bundle)
-        self.n_features_in_ = len(specs)
-        if hasattr(self, "feature_names_in_"):
-            del self.feature_names_in_
-        if table.named:
-            self.feature_names_in_ = np.array(self._names, dtype=object)
+        note_columns(self, table)
         return self
 
     def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:  # noqa: N803

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,8 @@ from sklearn.utils.validation import _check_sample_weight, assert_all_finite, ch
 from ctr.dataset.field_spec import FieldSpec
 from ctr.errors import ConfigError, DataError
 from ctr.estimators.field_specs import field_specs, is_constant
-from ctr.estimators.frames import Table
-from ctr.estimators.study import Rows
+from ctr.estimators.frames import Table, to_table
+from ctr.estimators.study import Rows, valid_rows
 
 # Where a parameter stands in the run configuration.
 KEYS = {
@@ -35,6 +35,44 @@ KEYS = {
     "saliency": "selector.saliency",
     "n_jobs": "training.threads",
 }
+
+
+class Given(NamedTuple):
+    """What an estimator is fitted on.
+
+    classes: both labels, in ascending order. parts: numbers of the rows to train on, and to validate by.
+    """
+
+    table: Table
+    rows: Rows
+    classes: npt.NDArray[Any]
+    parts: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+    seed: int
+
+
+def given(estimator: Any, X: Any, y: Any, sample_weight: Any) -> Given:  # noqa: N803 - scikit-learn's names
+    """Rows and labels, checked, and a validation share of them put aside.
+
+    Raises:
+        ValueError: they cannot be meant; the message says which and what to do.
+        TypeError: a sparse matrix, or column names of several types.
+    """
+    who = type(estimator).__name__
+    table = to_table(X, who)
+    classes, labels = two_classes(checked_labels(y, table, who))
+    rows = checked_rows(table, labels, sample_weight, who)
+    seed = seed_of(estimator.random_state)
+    parts = valid_rows(rows.labels, estimator.validation_fraction, estimator.shuffle, seed)
+    return Given(table, rows, classes, parts, seed)
+
+
+def note_columns(estimator: Any, table: Table) -> None:
+    """Set `n_features_in_`, and `feature_names_in_` where columns had names."""
+    estimator.n_features_in_ = table.frame.width
+    if hasattr(estimator, "feature_names_in_"):
+        del estimator.feature_names_in_
+    if table.named:
+        estimator.feature_names_in_ = np.array(table.frame.columns, dtype=object)
 
 
 @contextmanager

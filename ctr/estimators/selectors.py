@@ -82,7 +82,7 @@ class SaliencySelector(ValueSelector):
 
     Args:
         ratio: share of values to keep.
-        saliency: "fisher" or "second_order" (`ctr.selection.saliency`).
+        saliency: "second_order" or "fisher" (`ctr.selection.saliency`).
         epochs, patience: of the training: at most so many passes, and so many without a better AUC.
         others: see `OptFSSelector`.
     """
@@ -93,7 +93,7 @@ class SaliencySelector(ValueSelector):
         self,
         ratio: float = 0.5,
         *,
-        saliency: str = "fisher",
+        saliency: str = "second_order",
         epochs: int = 20,
         patience: float = 3.0,
         backbone: str = "deepfm",

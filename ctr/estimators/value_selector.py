@@ -17,18 +17,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from ctr.dataset.feature_set import FeatureSet
 from ctr.dataset.field_spec import FieldSpec
-from ctr.estimators.fitting import (
-    checked_labels,
-    checked_rows,
-    seed_of,
-    settings_of,
-    two_classes,
-    used_fields,
-    value_errors,
-)
+from ctr.estimators.fitting import given, note_columns, settings_of, used_fields, value_errors
 from ctr.estimators.frames import Table, returned, to_table
 from ctr.estimators.kept_cells import kept_cells
-from ctr.estimators.study import Study, study, valid_rows
+from ctr.estimators.study import Study, study
 
 
 class ValueSelector(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[misc,call-arg]
@@ -66,12 +58,8 @@ class ValueSelector(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
             TypeError: a sparse matrix, or column names of several types.
         """
         who = type(self).__name__
-        table = to_table(X, who)
-        _, labels = two_classes(checked_labels(y, table, who))
-        rows = checked_rows(table, labels, sample_weight, who)
+        table, rows, _, parts, seed = given(self, X, y, sample_weight)
         parameters = self.get_params(deep=False)
-        seed = seed_of(parameters["random_state"])
-        parts = valid_rows(rows.labels, parameters["validation_fraction"], parameters["shuffle"], seed)
         with value_errors():
             specs, used = used_fields(rows, parts[0], parameters["fields"], parameters["min_count"], who)
             kind, ratio = self._asked()
@@ -217,11 +205,7 @@ class ValueSelector(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
             spec.name: counts.get(spec.shares or spec.name, 0) if spec.name in entries else 0
             for spec in specs
         }
-        self.n_features_in_ = table.frame.width
-        if hasattr(self, "feature_names_in_"):
-            del self.feature_names_in_
-        if table.named:
-            self.feature_names_in_ = np.array(self._names, dtype=object)
+        note_columns(self, table)
 
     def _columns(self, X: Any) -> Table:  # noqa: N803
         who = type(self).__name__

@@ -64,28 +64,15 @@ def clustered_difference(
     Raises:
         DataError: as `clustered_interval`.
     """
-    truth, mass, codes, value = _paired(labels, baseline, selected, clusters, weights)
+    truth, first = checked(labels, baseline, "baseline scores")
+    _, second = checked(labels, selected, "selected scores")
+    before, after = WeightedRanking(truth, first), WeightedRanking(truth, second)
+    mass, codes = _mass(truth, weights), cluster_codes(clusters, len(truth))
+
+    def value(drawn: Floats) -> float:
+        return after.auc(drawn) - before.auc(drawn)
+
     return _around(value(mass), _error(truth, mass, codes, value, seed), lowest=-1.0, highest=1.0)
-
-
-def clustered_difference_error(
-    labels: ArrayLike,
-    baseline: ArrayLike,
-    selected: ArrayLike,
-    clusters: ArrayLike,
-    weights: ArrayLike | None = None,
-    *,
-    seed: int = 0,
-) -> float:
-    """The standard error of `clustered_difference`: its variance adds to that of other sources, such as training seeds.
-
-    Infinite where a class has rows in a single cluster, whose spread nobody can tell; exactly 0 for equal rankings.
-
-    Raises:
-        DataError: as `clustered_interval`.
-    """
-    truth, mass, codes, value = _paired(labels, baseline, selected, clusters, weights)
-    return _error(truth, mass, codes, value, seed)
 
 
 def cluster_codes(clusters: ArrayLike, rows: int) -> Codes:
@@ -102,21 +89,6 @@ def cluster_codes(clusters: ArrayLike, rows: int) -> Codes:
 
 def _mass(labels: Floats, weights: ArrayLike | None) -> Floats:
     return np.ones(len(labels)) if weights is None else checked_weights(labels, weights)
-
-
-def _paired(
-    labels: ArrayLike,
-    baseline: ArrayLike,
-    selected: ArrayLike,
-    clusters: ArrayLike,
-    weights: ArrayLike | None,
-) -> tuple[Floats, Floats, Codes, Callable[[Floats], float]]:
-    """Labels, weights, clusters, and the difference of the AUCs under any weights."""
-    truth, first = checked(labels, baseline, "baseline scores")
-    _, second = checked(labels, selected, "selected scores")
-    before, after = WeightedRanking(truth, first), WeightedRanking(truth, second)
-    mass, codes = _mass(truth, weights), cluster_codes(clusters, len(truth))
-    return truth, mass, codes, lambda drawn: after.auc(drawn) - before.auc(drawn)
 
 
 def _error(labels: Floats, mass: Floats, codes: Codes, value: Callable[[Floats], float], seed: int) -> float:

@@ -73,11 +73,6 @@ class Measured:
     reliability: dict[str, Reliability]
     auc_error: dict[str, float]
 
-    @property
-    def both_classes(self) -> bool:
-        """Whether there is an AUC."""
-        return 0 < self.clicks < self.rows
-
 
 def measured(rows: ScoredRows) -> Measured:
     """All metrics of all models; those that one class alone does not define are NaN."""

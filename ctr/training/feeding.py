@@ -57,11 +57,11 @@ def to_inputs(batch: Batch, device: torch.device) -> Inputs:
     )
 
 
-def feed(batches: Batches, device: torch.device, held: "HeldRows | None" = None) -> "Feed":
-    """The cheapest way to bring rows to a device, which `held` may have been brought to before."""
-    if held is None and device.type == "cuda":
-        held = hold(batches, device, HELD_SHARE * (free_memory(device) or 0))
-    return Feed(batches, device, held)
+def feed(batches: Batches, device: torch.device) -> "Feed":
+    """The cheapest way to bring rows to a device: a GPU holds all of them, where they fit."""
+    if device.type != "cuda":
+        return Feed(batches, device)
+    return Feed(batches, device, hold(batches, device, HELD_SHARE * (free_memory(device) or 0)))
 
 
 class Feed:
@@ -101,18 +101,12 @@ class HeldRows:
     def __init__(self, batches: Batches, device: torch.device) -> None:
         part, layout = batches.part, batches.layout
         self._device, self._weights, self._no_ids = device, part.weights, _sent(np.zeros(0, np.int64), device)
-        self._numbers = (
-            torch.from_numpy(np.asarray(layout.numbers, np.int32)).to(device).unsqueeze(1)
-        )  # (V, 1)
+        numbers = torch.from_numpy(np.asarray(layout.numbers, np.int32))
+        self._numbers = numbers.to(device).unsqueeze(1)  # (V, 1)
         reader = layout.reader if isinstance(layout.reader, PlacedFeatures) else None
-        self._places = (
-            None if reader is None else torch.from_numpy(reader.places).to(device)
-        )  # (numbers + 1, R)
-        self._columns = {
-            name: _brought(column, device)
-            for name, column in layout.columns(part).items()
-            if column is not None
-        }
+        places = None if reader is None else torch.from_numpy(reader.places).to(device)
+        self._places = places  # (numbers + 1, R)
+        self._columns = {name: _brought(column, device) for name, column in layout.columns(part).items()}
 
     def batch(self, index: npt.NDArray[np.int64]) -> Fed:
         """The rows `index` (B,), in that order."""

@@ -145,7 +145,7 @@ def test_groups_of_one_class_have_no_grouped_auc():
 
 def test_one_class_leaves_the_log_loss_alone():
     found = measured(Rows([0, 0, 0], {"one": [0.1, 0.2, 0.3]}, groups=np.zeros(3, int)))
-    assert not found.both_classes
+    assert (found.rows, found.clicks) == (3, 0)
     values = found.values["one"]
     assert values["logloss"].value == pytest.approx(-math.log(0.9 * 0.8 * 0.7) / 3)
     for metric in ("auc", "normalised_entropy", "calibration_ratio", "gauc"):

@@ -1,45 +1,9 @@
 """The page in a real headless Chromium; skipped where there is none."""
 
-import json
-import os
-import re
-import shutil
-import subprocess
-from pathlib import Path
+from tests.report.browser import needs_chromium, opened, probed
 
-import pytest
-
-CHROMIUM = shutil.which("chromium") or ("/usr/bin/chromium" if Path("/usr/bin/chromium").exists() else None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
-
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-FLAGS += ["--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND"]
-FLAGS += ["--enable-logging=stderr", "--dump-dom"]
-
-PROBE = """
-<script>
-const all = (selector) => [...document.querySelectorAll(selector)];
-const order = (table, cell) => all(`#${table} tbody tr`).map((row) => row.cells[cell].innerText);
-const press = (table, cell) => all(`#${table} thead button`)[cell].click();
-const states = (table) => all(`#${table} thead th`).map((head) => head.getAttribute("aria-sort"));
-const found = { drawings: [], orders: {}, states: {} };
-for (const svg of all("svg")) {
-  const box = svg.getBoundingClientRect();
-  const wide = (shape) => shape.getBoundingClientRect().width > 1;
-  const outside = [...svg.querySelectorAll("text")].filter((text) => {
-    const at = text.getBoundingClientRect();
-    const beside = at.left < box.left - 1 || at.right > box.right + 1;
-    return beside || at.top < box.top - 1 || at.bottom > box.bottom + 1;
-  });
-  found.drawings.push({
-    name: svg.closest("figure").id,
-    shown: box.width > 0,
-    width: box.width,
-    shapes: [...svg.querySelectorAll("path, use")].filter(wide).length,
-    outside: outside.map((text) => text.textContent),
-    label: svg.getAttribute("aria-label"),
-  });
-}
+pytestmark = needs_chromium
+STEPS = """
 for (const [name, column] of [["down", 1], ["up", 1], ["names", 0]]) {
   press("table-fields", column);
   found.orders[name] = order("table-fields", column);
@@ -48,34 +12,7 @@ for (const [name, column] of [["down", 1], ["up", 1], ["names", 0]]) {
 press("table-runs", 3);
 press("table-runs", 3);
 found.orders.penalty = order("table-runs", 3);
-found.requests = performance.getEntriesByType("resource").map((entry) => entry.name);
-found.overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
-found.ink = getComputedStyle(document.querySelector("#plot-curve text")).fill;
-found.paper = getComputedStyle(document.body).backgroundColor;
-document.documentElement.dataset.found = JSON.stringify(found);
-</script>
 """
-
-
-def opened(path, profile, *flags):
-    """The page's DOM after its scripts ran, and what it wrote to the console."""
-    command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", *flags, path.as_uri()]
-    environment = os.environ | {"DBUS_SESSION_BUS_ADDRESS": "disabled:"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=environment)
-    return done.stdout, re.findall(r":CONSOLE[:(]\d+\)?\] (.*)", done.stderr)
-
-
-def probed(page, tmp_path, *flags):
-    """What a script appended to the page finds; the page's policy, which forbids it, is taken out."""
-    text, removed = re.subn(
-        r"<meta http-equiv=.Content-Security-Policy[^>]*>", "", page.read_text(encoding="utf-8")
-    )
-    assert removed == 1
-    copy = tmp_path / "probed.html"
-    copy.write_text(text.replace("</body>", PROBE + "</body>"), encoding="utf-8")
-    dom, console = opened(copy, tmp_path / "profile", *flags)
-    assert console == []
-    return json.loads(re.search(r'data-found="([^"]*)"', dom)[1].replace("&quot;", '"').replace("&amp;", "&"))
 
 
 def test_the_page_opens_without_a_word_on_the_console(page, tmp_path):
@@ -96,7 +33,7 @@ def test_the_policy_of_the_page_forbids_a_request_and_a_foreign_script(page, tmp
 
 
 def test_on_a_desktop_every_plot_shows_and_tables_sort_by_their_buttons(page, tmp_path):
-    found = probed(page, tmp_path, "--window-size=1200,900")
+    found = probed(page, tmp_path, STEPS, "--window-size=1200,900")
     assert found["requests"] == []
     assert found["overflow"] == 0
     shown = [drawing for drawing in found["drawings"] if drawing["shown"]]
@@ -118,7 +55,7 @@ def test_on_a_desktop_every_plot_shows_and_tables_sort_by_their_buttons(page, tm
 
 
 def test_on_a_small_screen_the_narrow_plots_show_and_nothing_is_wider_than_the_screen(page, tmp_path):
-    found = probed(page, tmp_path, "--window-size=500,900")  # the smallest window that Chromium opens
+    found = probed(page, tmp_path, STEPS, "--window-size=500,900")  # the smallest window that Chromium opens
     assert found["overflow"] == 0
     shown = [drawing for drawing in found["drawings"] if drawing["shown"]]
     assert len(shown) == 6
@@ -128,7 +65,7 @@ def test_on_a_small_screen_the_narrow_plots_show_and_nothing_is_wider_than_the_s
 
 
 def test_dark_mode_turns_page_and_plots(page, tmp_path):
-    light = probed(page, tmp_path, "--blink-settings=preferredColorScheme=1")
-    dark = probed(page, tmp_path, "--blink-settings=preferredColorScheme=0")
+    light = probed(page, tmp_path, STEPS, "--blink-settings=preferredColorScheme=1")
+    dark = probed(page, tmp_path, STEPS, "--blink-settings=preferredColorScheme=0")
     assert (light["paper"], dark["paper"]) == ("rgb(245, 246, 248)", "rgb(20, 23, 26)")
     assert light["ink"] != dark["ink"]

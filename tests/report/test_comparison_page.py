@@ -1,46 +1,19 @@
 """The page of a comparison: its words, and the whole of it in a real headless Chromium."""
 
-import json
-import re
-
 import pytest
 
 from ctr.report import comparison_tables as tables
 from ctr.report.comparison import write_comparison
 from ctr.report.comparison_plots import swarm
 from ctr.report.comparison_words import margin_words, more_words, rival_words, setting_words
+from tests.report.browser import needs_chromium, opened, probed
 from tests.report.comparison_documents import document
-from tests.report.test_browser import CHROMIUM, opened
 
-browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
-PROBE = """
-<script>
-const all = (selector) => [...document.querySelectorAll(selector)];
-const found = { drawings: [], requests: performance.getEntriesByType("resource").map((entry) => entry.name) };
-for (const svg of all("svg")) {
-  const box = svg.getBoundingClientRect();
-  const outside = [...svg.querySelectorAll("text")].filter((text) => {
-    const at = text.getBoundingClientRect();
-    return at.left < box.left - 1 || at.right > box.right + 1 || at.top < box.top - 1 || at.bottom > box.bottom + 1;
-  });
-  const shapes = [...svg.querySelectorAll("path, use")].filter((shape) => shape.getBoundingClientRect().width > 1);
-  found.drawings.push({
-    name: svg.closest("figure").id,
-    shown: box.width > 0,
-    shapes: shapes.length,
-    outside: outside.map((text) => text.textContent),
-    label: svg.getAttribute("aria-label"),
-  });
-}
-const column = (table, cell) => all(`#${table} tbody tr`).map((row) => row.cells[cell].innerText);
-const press = (table, cell) => all(`#${table} thead button`)[cell].click();
+STEPS = """
 press("table-keep-all", 2);
-found.down = column("table-keep-all", 2);
+found.orders.down = order("table-keep-all", 2);
 press("table-keep-all", 1);
-found.words = column("table-keep-all", 1);
-found.overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
-document.documentElement.dataset.found = JSON.stringify(found);
-</script>
+found.orders.words = order("table-keep-all", 1);
 """
 PLOTS = ["curve-bundle-bytes", "curve-kept", "curve-parameters", "differences", "fields-kept", "gates"]
 PLOTS += ["importance", "stability"]
@@ -135,7 +108,7 @@ def test_names_from_the_log_are_escaped(page):
     assert "&lt;u7&gt;" in text
 
 
-@browser
+@needs_chromium
 def test_the_page_opens_without_a_word_on_the_console_and_with_its_verdict(page, tmp_path):
     dom, console = opened(page, tmp_path / "profile")
     assert console == []
@@ -143,18 +116,10 @@ def test_the_page_opens_without_a_word_on_the_console_and_with_its_verdict(page,
     assert "ctr compare made-up.toml --out out" in dom
 
 
-@browser
+@needs_chromium
 @pytest.mark.parametrize("width", [1200, 500])
 def test_every_plot_shows_nothing_is_cut_off_and_tables_sort(page, tmp_path, width):
-    text = re.sub(r"<meta http-equiv=.Content-Security-Policy[^>]*>", "", page.read_text(encoding="utf-8"))
-    copy = tmp_path / "probed.html"
-    copy.write_text(text.replace("</body>", PROBE + "</body>"), encoding="utf-8")
-    dom, console = opened(copy, tmp_path / "profile", f"--window-size={width},900")
-    assert console == []
-    encoded = re.search(r'data-found="([^"]*)"', dom)[1]
-    found = json.loads(
-        encoded.replace("&quot;", '"').replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
-    )
+    found = probed(page, tmp_path, STEPS, f"--window-size={width},900")
     assert found["requests"] == []
     assert found["overflow"] == 0
     shown = [drawing for drawing in found["drawings"] if drawing["shown"]]
@@ -163,6 +128,6 @@ def test_every_plot_shows_nothing_is_cut_off_and_tables_sort(page, tmp_path, wid
         assert drawing["shapes"] > 3, drawing
         assert drawing["outside"] == [], drawing
         assert len(drawing["label"]) > 40
-    numbers = [float(text) for text in found["down"]]
+    numbers = [float(text) for text in found["orders"]["down"]]
     assert numbers == sorted(numbers, reverse=True)
-    assert found["words"] == sorted(found["words"], key=str.lower)
+    assert found["orders"]["words"] == sorted(found["orders"]["words"], key=str.lower)

@@ -5,43 +5,17 @@ import re
 import pytest
 
 from ctr.report.evaluation import evaluation_verdict, write_evaluation
+from tests.report.browser import needs_chromium, opened, probed
 from tests.report.evaluation_content import evaluation
-from tests.report.test_browser import CHROMIUM, opened, probed
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
+pytestmark = needs_chromium
 PLOTS = ["days", "differences", "reliability", "slices-0", "unseen"]
 
-PROBE = """
-<script>
-const all = (selector) => [...document.querySelectorAll(selector)];
-const order = (table, cell) => all(`#${table} tbody tr`).map((row) => row.cells[cell].innerText);
-const press = (table, cell) => all(`#${table} thead button`)[cell].click();
-const found = { drawings: [], orders: {} };
-for (const svg of all("svg")) {
-  const box = svg.getBoundingClientRect();
-  const wide = (shape) => shape.getBoundingClientRect().width > 1;
-  const outside = [...svg.querySelectorAll("text")].filter((text) => {
-    const at = text.getBoundingClientRect();
-    return at.left < box.left - 1 || at.right > box.right + 1 || at.top < box.top - 1 || at.bottom > box.bottom + 1;
-  });
-  found.drawings.push({
-    name: svg.closest("figure").id,
-    shown: box.width > 0,
-    width: box.width,
-    shapes: [...svg.querySelectorAll("path, use")].filter(wide).length,
-    outside: outside.map((text) => text.textContent),
-    label: svg.getAttribute("aria-label"),
-  });
-}
+STEPS = """
 press("table-slices-0", 1);
 found.orders.down = order("table-slices-0", 1);
 press("table-slices-0", 1);
 found.orders.up = order("table-slices-0", 1);
-found.requests = performance.getEntriesByType("resource").map((entry) => entry.name);
-found.overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
-found.ink = getComputedStyle(document.querySelector("#plot-days text")).fill;
-document.documentElement.dataset.found = JSON.stringify(found);
-</script>
 """
 
 
@@ -52,11 +26,6 @@ def page(tmp_path_factory):
     return write_evaluation(report, tmp_path_factory.mktemp("page"))
 
 
-@pytest.fixture(autouse=True)
-def _own_probe(monkeypatch):
-    monkeypatch.setattr("tests.report.test_browser.PROBE", PROBE)
-
-
 def test_the_page_opens_without_a_word_on_the_console(page, tmp_path):
     dom, console = opened(page, tmp_path / "profile")
     assert console == []
@@ -65,7 +34,7 @@ def test_the_page_opens_without_a_word_on_the_console(page, tmp_path):
 
 
 def test_every_plot_shows_nothing_is_fetched_and_tables_sort(page, tmp_path):
-    found = probed(page, tmp_path, "--window-size=1200,900")
+    found = probed(page, tmp_path, STEPS, "--window-size=1200,900")
     assert found["requests"] == []
     assert found["overflow"] == 0
     shown = [drawing for drawing in found["drawings"] if drawing["shown"]]
@@ -80,7 +49,7 @@ def test_every_plot_shows_nothing_is_fetched_and_tables_sort(page, tmp_path):
 
 
 def test_on_a_small_screen_nothing_is_wider_than_the_screen(page, tmp_path):
-    found = probed(page, tmp_path, "--window-size=500,900")
+    found = probed(page, tmp_path, STEPS, "--window-size=500,900")
     assert found["overflow"] == 0
     for drawing in (drawing for drawing in found["drawings"] if drawing["shown"]):
         assert drawing["width"] == 340
@@ -88,6 +57,6 @@ def test_on_a_small_screen_nothing_is_wider_than_the_screen(page, tmp_path):
 
 
 def test_dark_mode_turns_the_plots(page, tmp_path):
-    light = probed(page, tmp_path, "--blink-settings=preferredColorScheme=1")
-    dark = probed(page, tmp_path, "--blink-settings=preferredColorScheme=0")
+    light = probed(page, tmp_path, STEPS, "--blink-settings=preferredColorScheme=1")
+    dark = probed(page, tmp_path, STEPS, "--blink-settings=preferredColorScheme=0")
     assert light["ink"] != dark["ink"]
