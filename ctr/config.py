@@ -25,6 +25,7 @@ Referee = Literal[
     "frequency",
     "random",
     "saliency",
+    "trial",
     "field_mutual_information",
     "field_chi2",
     "field_l1",

@@ -26,7 +26,7 @@ from ctr.evaluation.metrics import measure
 from ctr.jobs.networks import Networks, learned_numbers
 from ctr.network.crosses import table_parameters as pair_table_parameters
 from ctr.network.network import Architecture, Network, build
-from ctr.selection import optfs, optinter
+from ctr.selection import optfs, optinter, trial
 from ctr.selection.compaction import compact_architecture
 from ctr.selection.field_referees import require
 from ctr.selection.network_referees import NETWORK_REFEREES, KeepAll
@@ -34,6 +34,7 @@ from ctr.selection.optinter import CANDIDATES, LimitError
 from ctr.selection.pair_screen import Screen, screen
 from ctr.selection.pair_space import PairSpace, cross_index
 from ctr.selection.referees import REFEREES, number_to_keep
+from ctr.selection.saliency import saliency
 from ctr.tracking import Job
 from ctr.training.checkpoint import load_checkpoint, save_checkpoint
 from ctr.training.fit import fit
@@ -188,6 +189,7 @@ class Trainer:
         self._job, self._console, self._guard = job, console, _Guard(check)
         self._stages: set[str] = set()
         self._searches: dict[tuple[float, str], optfs.Search] = {}
+        self._contest: trial.Contest | None = None
         self._baseline: Model | None = None
         self._starts: dict[
             str, Network
@@ -424,6 +426,8 @@ class Trainer:
         if selector in REFEREES:
             return REFEREES[selector](self.dataset, count, self.config.seed)
         layout = self.networks.numbered
+        if selector == "trial":
+            return trial.choose(self._tried(), self.dataset, count)
         keep_all = KeepAll(
             self.baseline().load().to(self.device),
             self._batches(self.train, layout),
@@ -431,6 +435,36 @@ class Trainer:
             self.config.selector,
         )
         return NETWORK_REFEREES[selector](self.dataset, count, self.config.seed, keep_all)
+
+    def _tried(self) -> trial.Contest:
+        """The rankings of a trial, and the network that they are tried on; once for all sizes."""
+        if self._contest is None:
+            layout, network, passes = self.networks.numbered, self.networks.fresh(), []
+            learning, rows = (
+                self._batches(self.train, layout, learning=True),
+                self._batches(self.train, layout),
+            )
+            torch.manual_seed(self.config.seed)  # dropout, as in `_fit`
+            for epoch in range(1, trial.EPOCHS + 1):
+                name = f"trial-{epoch}"
+                with self._stage(name, name) as watcher:
+                    fit(
+                        network,
+                        learning,
+                        None,
+                        self.config.training,
+                        folder=self.folder / "trial",
+                        steps=epoch * len(learning),
+                        watcher=watcher,
+                    )
+                    passes.append(saliency(network, rows, self.dataset.features))
+            covered = optfs.coverage(self.dataset, self.valid)
+            self._contest = trial.Contest(
+                trial.rankings(self.dataset, passes, covered),
+                self.baseline().load().to(self.device),
+                self._batches(self.valid, layout),
+            )
+        return self._contest
 
     def other_reading(self, model: Model) -> Model | None:
         """The set of `model` with dropped values reading unknown instead of zeros, or the other way round.
