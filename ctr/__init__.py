@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         OptInterSelector,
         RandomSelector,
         SaliencySelector,
+        TrialSelector,
     )
 
 __version__ = "0.1.0"
@@ -24,6 +25,7 @@ __all__ = [
     "OptInterSelector",
     "RandomSelector",
     "SaliencySelector",
+    "TrialSelector",
     "__version__",
 ]
 # scikit-learn's door. Its names are found when they are asked for: they need PyTorch, which the command line does not.

@@ -11,6 +11,7 @@ from ctr.estimators.selectors import (
     OptInterSelector,
     RandomSelector,
     SaliencySelector,
+    TrialSelector,
 )
 
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "OptInterSelector",
     "RandomSelector",
     "SaliencySelector",
+    "TrialSelector",
 ]

@@ -125,6 +125,54 @@ class SaliencySelector(ValueSelector):
         self.random_state, self.n_jobs, self.verbose = random_state, n_jobs, verbose
 
 
+class TrialSelector(ValueSelector):
+    """Keeps what the best of several rankings of values puts first, each tried on the rows that validate.
+
+    See `ctr.selection.trial`; `feature_set_.provenance` names the ranking and the AUC of all that were tried.
+
+    Args:
+        ratio: share of values to keep.
+        epochs, patience: of the network they are tried on: at most so many passes, and so many without a better AUC.
+        others: see `OptFSSelector`.
+    """
+
+    kind = "trial"
+
+    def __init__(
+        self,
+        ratio: float = 0.5,
+        *,
+        epochs: int = 20,
+        patience: float = 3.0,
+        backbone: str = "deepfm",
+        dim: int = 16,
+        hidden: Sequence[int] = (256, 128),
+        dropout: float = 0.0,
+        batch_size: int = 1024,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.0,
+        settings: Mapping[str, Any] | None = None,
+        fields: Fields | None = None,
+        min_count: int = 1,
+        dropped_value: Any = None,
+        validation_fraction: float = 0.1,
+        shuffle: bool = True,
+        random_state: Any = None,
+        n_jobs: int | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.ratio, self.epochs, self.patience = ratio, epochs, patience
+        self.backbone, self.dim, self.hidden, self.dropout = backbone, dim, hidden, dropout
+        self.batch_size, self.learning_rate, self.weight_decay = batch_size, learning_rate, weight_decay
+        self.settings, self.fields, self.min_count = settings, fields, min_count
+        self.dropped_value, self.validation_fraction, self.shuffle = (
+            dropped_value,
+            validation_fraction,
+            shuffle,
+        )
+        self.random_state, self.n_jobs, self.verbose = random_state, n_jobs, verbose
+
+
 class FieldSelector(ValueSelector):
     """Keeps whole columns, those of the highest score, with as nearly a share of all values as they allow.
 

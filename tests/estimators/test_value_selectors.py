@@ -21,6 +21,7 @@ from ctr import (
     OptInterSelector,
     RandomSelector,
     SaliencySelector,
+    TrialSelector,
 )
 from ctr.dataset.store import Dataset
 from ctr.estimators.study import valid_rows
@@ -53,6 +54,14 @@ def test_saliency_finds_them_too(log):
     assert found.feature_set_.provenance["selector"] == "saliency"
     second = SaliencySelector(0.08, saliency="second_order", epochs=4, **FAST).fit(*log)
     assert second.feature_set_.provenance["saliency"] == "second_order"
+
+
+def test_a_trial_finds_them_and_says_by_which_ranking(log):
+    found = TrialSelector(0.08, epochs=4, **FAST).fit(*log)
+    assert found.kept_["user"] >= 9
+    provenance = found.feature_set_.provenance
+    assert provenance["ranking"] in provenance["tried"]
+    assert provenance["tried"][provenance["ranking"]] > provenance["tried"]["frequency"]
 
 
 def test_the_share_is_of_values_and_a_constant_column_has_none(frequent, log):

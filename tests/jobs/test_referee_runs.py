@@ -99,7 +99,19 @@ def test_the_rule_of_saliency_is_kept_with_the_set(rule, run):
     assert FeatureSet.load(folder / "feature_set").provenance["saliency"] == rule
 
 
-@pytest.mark.parametrize("kind", ["saliency", "field_gates", "field_permutation", "field_l1"])
+def test_a_trial_tries_rankings_on_valid_and_keeps_what_decides(run):
+    folder = run({"kind": "trial", "ratio": [0.1, 0.3], "referees": ["frequency", "trial"]})
+    assert kept_of(folder)["user"] == 8
+    provenance = FeatureSet.load(folder / "feature_set").provenance
+    assert provenance["tried"][provenance["ranking"]] == max(provenance["tried"].values())
+    points = [
+        p for p in json.loads((folder / "report.json").read_text())["curve"] if p["selector"] == "trial"
+    ]
+    assert points[0]["kept"] == points[1]["kept"]  # as a referee it keeps what it keeps as a selector
+    assert points[0]["valid"]["auc"] == points[1]["valid"]["auc"]
+
+
+@pytest.mark.parametrize("kind", ["saliency", "trial", "field_gates", "field_permutation", "field_l1"])
 def test_logs_without_a_vocabulary_are_judged_as_well(kind, run):
     embedding = {"kind": "unified", "dim": 4, "bytes": "40kB"}
     folder = run({"kind": kind, "ratio": 0.1}, data={"encoding": "hashed"}, embedding=embedding)
@@ -115,6 +127,6 @@ def test_a_library_that_is_not_there_is_told_before_anything_is_trained(run, mon
 
 
 def test_a_referee_as_selector_needs_a_ratio(run):
-    for kind in ("saliency", *FIELDS):
+    for kind in ("saliency", "trial", *FIELDS):
         with pytest.raises(ConfigError, match=f'kind = "{kind}" needs ratio'):
             run({"kind": kind})
