@@ -1,11 +1,11 @@
-"""Is a selector as good as the best of all others, at every size?
+"""A selector held against the best other one, at every size of several comparisons.
 
-    python -m pipelines.compare pipelines/comparisons/selectors_ml100k.toml --out A      (and other logs: B, C)
+    python -m pipelines.compare pipelines/comparisons/ml100k.toml --out A      (and other logs: B, C)
     python -m pipelines.benchmarks.best_referee A B C [--selector trial] [--out FILE]
 
 For each log and size the best other selector is the one with the best mean AUC on valid; the paired difference to it is
-that on test, over rows and seeds. Means over sizes are taken row by row and seed by seed, as sizes share both; means over
-logs add half-widths in squares, as logs share nothing.
+that on test, over rows and seeds. Means over sizes are taken row by row and seed by seed, as sizes share both; means
+over logs add half-widths in squares, as logs share nothing.
 """
 
 import argparse
