@@ -243,6 +243,11 @@ class Trainer:
             search_history=history,
         )
 
+    def as_it_is(self, selector: str, feature_set: FeatureSet, *, ratio: float | None) -> Model:
+        """Train a feature set that was selected elsewhere, by `selector` at `ratio`, and search for nothing."""
+        size = "all" if ratio is None else f"{ratio:g}"
+        return self._retrain(f"{selector}-{size}-as-it-is", feature_set, selector=selector, ratio=ratio)
+
     def choose(
         self, selector: str, *, ratio: float | None = None, penalty: float | None = None
     ) -> FeatureSet:

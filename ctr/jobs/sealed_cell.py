@@ -22,6 +22,8 @@ import torch
 from rich.console import Console
 
 from ctr.config import Config
+from ctr.dataset.carried_set import carried
+from ctr.dataset.feature_set import FeatureSet
 from ctr.dataset.store import Dataset
 from ctr.errors import CtrError, memory_told
 from ctr.jobs.cells import Cell
@@ -92,6 +94,9 @@ def trained(
         )
         if config.selector.kind == "none":
             return [trainer.baseline()]
+        if cell.earlier is not None:
+            earlier = carried(FeatureSet.load(cell.earlier.folder), dataset, cell.earlier.new_values)
+            return [trainer.as_it_is(config.selector.kind, earlier, ratio=cell.sizes[0])]
         return [trainer.select(config.selector.kind, ratio=size, penalty=None) for size in cell.sizes]
 
 

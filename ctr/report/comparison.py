@@ -17,6 +17,7 @@ from ctr.report.comparison_tables import (
     settings_table,
     stability_table,
 )
+from ctr.report.comparison_walk import unjudged_table, walked_sets, windows_table
 from ctr.report.comparison_words import same
 from ctr.report.html import render, write_page
 from ctr.report.looks import looks_sentence
@@ -51,6 +52,9 @@ def write_comparison(document: Mapping[str, Any], folder: Path, feature_set: Pat
         fields=tables.fields_table(shown, features),
         gates=plots.gates_plot(shown),
         counts=plots.counts_plot(features),
+        walked=walked_sets(document),
+        windows=windows_table(document),
+        unjudged=unjudged_table(document),
         facts=_facts(document),
     )
     return write_page(page, folder / "comparison.html")
