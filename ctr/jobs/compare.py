@@ -161,9 +161,9 @@ def compare_runs(
     Raises:
         CtrError: see `ctr.jobs.finished_runs`; a ConfigError where `out` is missing.
     """
-    runs = FinishedRuns(names, tracking)
     if out is None:
         raise ConfigError("--out: expected a folder for the comparison of finished runs")
+    runs = FinishedRuns(names, tracking, out / "runs")
     entries, rows = runs.entries(), runs.rows
     choice = choose(by_setting(entries), None, {})
     data = runs.reports[0]["dataset"]
