@@ -113,10 +113,16 @@ class Model:
         network.dataset = self.layout.digest
         return network.eval()
 
-    def predict(self, part: Part, device: torch.device, *, serving: bool = False) -> npt.NDArray[np.float64]:
-        """Click probabilities of the rows of `part`; with `serving`, with bias fields as they are at scoring."""
+    def predict(
+        self, part: Part, device: torch.device, *, serving: bool = False, network: Network | None = None
+    ) -> npt.NDArray[np.float64]:
+        """Click probabilities of the rows of `part`; with `serving`, with bias fields as they are at scoring.
+
+        Args:
+            network: what `load` gave, on the device, for whoever asks often.
+        """
         layout = self.layout.at_serving() if serving else self.layout
-        return predict(self.load().to(device), Batches(part, layout, _EVALUATION_ROWS))
+        return predict(network or self.load().to(device), Batches(part, layout, _EVALUATION_ROWS))
 
 
 class _Watchers:

@@ -27,7 +27,7 @@ from ctr.dataset.feature_set import FeatureSet
 from ctr.dataset.store import Dataset
 from ctr.errors import CtrError, memory_told
 from ctr.jobs.cells import Cell
-from ctr.jobs.importance import permutation_importance
+from ctr.jobs.importance import importance
 from ctr.jobs.limits import memory_advice
 from ctr.jobs.lock import RunLock
 from ctr.jobs.models import Model, Trainer
@@ -150,6 +150,7 @@ def _measure(cell: Cell, models: list[Model], dataset: Dataset, device: torch.de
         if model.feature_set is not None:
             model.feature_set.save(folder / "feature_sets" / model.name)
         found = measured(valid, scores[model.name])
+        worth = importance(model, valid, dataset.fields, device)
         search = sum(look.seconds for look in model.search_history)
         points.append(
             {
@@ -169,7 +170,8 @@ def _measure(cell: Cell, models: list[Model], dataset: Dataset, device: torch.de
                 "valid": {"auc": found["auc"], "logloss": found["logloss"]},
                 "seconds": {"search": search, "train": sum(look.seconds for look in model.history)},
                 "epochs": model.history[-1].epoch,
-                "importance": permutation_importance(model, valid, dataset.fields, device),
+                "importance": worth.fields,
+                "pair_importance": worth.pairs,
             }
         )
     scratch = folder / ".valid.parquet"

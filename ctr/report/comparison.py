@@ -8,11 +8,17 @@ import polars as pl
 
 from ctr.report import plots, tables
 from ctr.report.comparison_curves import curve_plots
-from ctr.report.comparison_plots import differences_plot, importance_plot, stability_plot
+from ctr.report.comparison_plots import (
+    differences_plot,
+    importance_plot,
+    pair_importance_plot,
+    stability_plot,
+)
 from ctr.report.comparison_tables import (
     areas_table,
     fields_by_run_table,
     keep_all_table,
+    methods_table,
     rivals_table,
     settings_table,
     stability_table,
@@ -46,8 +52,10 @@ def write_comparison(document: Mapping[str, Any], folder: Path, feature_set: Pat
         settings=settings_table(document),
         stability_plot=stability_plot(document),
         stability=stability_table(document),
+        methods=methods_table(document),
         fields_by_run=fields_by_run_table(document),
         importance=importance_plot(document),
+        pair_importance=pair_importance_plot(document),
         fields_plot=plots.fields_plot(shown),
         fields=tables.fields_table(shown, features),
         gates=plots.gates_plot(shown),

@@ -150,6 +150,30 @@ def stability_table(document: Document) -> Table | None:
     return Table("stability", caption, columns, rows, words=[named]) if rows else None
 
 
+def methods_table(document: Document) -> Table | None:
+    """Pairs whose interaction is another one with another seed; None where no pairs were chosen, or all agree."""
+    rows = [
+        [
+            _name(each, document),
+            number(each["pairs"]["methods"], _two),
+            number(each["pairs"]["changing"], count),
+            Cell(f"{pair['field_a']} x {pair['field_b']}"),
+            *(number(pair[method], count) for method in ("memorize", "factorize", "naive")),
+        ]
+        for each in document["stability"]
+        for pair in ((each["pairs"] or {}).get("changing_named") or [])[:_MOST_PAIRS]
+    ]
+    caption = (
+        "Runs in which a pair is memorized, factorized, or left alone (naive), of the pairs that are not the same in "
+        "all runs, least agreed on first. Agreement over all pairs: Fleiss's kappa, 1 where runs agree, 0 as by chance."
+    )
+    columns = ["set", "agreement", "pairs that change", "pair", "memorized", "factorized", "naive"]
+    return Table("methods", caption, columns, rows, words=columns[3:4]) if rows else None
+
+
+_MOST_PAIRS = 10
+
+
 def _named(features: Sequence[Mapping[str, Any]], most: int = 4) -> str:
     return ", ".join(f"{each['field']}={_cut(each['value'])}" for each in features[:most])
 

@@ -50,6 +50,7 @@ def entries(seeds=(0, 1, 2)):
                 "valid": {"auc": 0.79 - loss / 10 + 0.001 * seed, "logloss": 0.5 + loss / 20},
                 "seconds": {"search": 1.0, "train": 4.0 + seed},
                 "importance": {name: 0.1 / (n + 1) + 0.01 * seed for n, name in enumerate(FIELDS)},
+                "pair_importance": [("user_id", "item_id", 0.02 - 0.03 * seed), ("user_id", "hour", 0.001)],
             }
             probabilities = 1.0 / (1.0 + np.exp(-(scores - 1.2)))
             setting = Setting(role, label, size, "deepfm", "table")
@@ -58,6 +59,9 @@ def entries(seeds=(0, 1, 2)):
             )
             found.append(judged(entry, probabilities, rows))
     return found, rows
+
+
+PAIR = {"field_a": "user_id", "field_b": "noise <b>", "memorize": 2, "factorize": 0, "naive": 1}
 
 
 def _alike(label, size):
@@ -71,7 +75,7 @@ def _alike(label, size):
         "runs": 3,
         "features": {"nogueira": index, "jaccard": 0.8},
         "fields": {"nogueira": None, "jaccard": 1.0},
-        "pairs": None,
+        "pairs": {"nogueira": None, "jaccard": 0.5, "methods": 0.4, "changing": 3, "changing_named": [PAIR]},
         "coin_flips": 7,
         "coin_flips_named": [{"field": "user_id", "value": "<u7>", "count": 40}],
         "fields_by_run": dict.fromkeys(FIELDS, 3),

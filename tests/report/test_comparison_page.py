@@ -26,7 +26,7 @@ PLOTS = [
     "fields-kept",
     "gates",
 ]
-PLOTS += ["importance", "stability"]
+PLOTS += ["importance", "pair-importance", "stability"]
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +103,9 @@ def test_every_table_names_its_settings_and_units():
     assert any("minus unified" in row[0].text for row in against.rows)
     assert tables.areas_table(built).rows[0][0].text == "optfs"
     assert "user_id=<u7>" in tables.stability_table(built).rows[0][-1].text
+    methods = tables.methods_table(built)
+    assert {len(row) for row in methods.rows} == {len(methods.columns)}
+    assert [cell.text for cell in methods.rows[0][1:]] == ["0.40", "3", "user_id x noise <b>", "2", "0", "1"]
 
 
 def test_one_seed_has_no_spread_and_says_so_everywhere():
