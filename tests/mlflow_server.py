@@ -47,7 +47,7 @@ def mlflow_server(folder: Path) -> Iterator[str]:
 
 
 def _wait_until_healthy(uri: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    end = time.monotonic() + 40
+    end = time.monotonic() + 120  # a busy machine takes its time
     while time.monotonic() < end and process.poll() is None:
         try:
             with urllib.request.urlopen(f"{uri}/health", timeout=2) as answer:
