@@ -87,7 +87,10 @@ def compare(
     except KeyboardInterrupt:
         typer.echo("interrupted; the same command goes on where it was", err=True)
         raise typer.Exit(130) from None
-    typer.echo(load_document(folder)["verdict"])
+    document = load_document(folder)
+    typer.echo(document["verdict"])
+    for walked in (document.get("walk_forward") or {}).get("sets", []):
+        typer.echo(walked["sentence"])
     typer.echo(f"comparison: {folder / 'comparison.html'}")
 
 
@@ -292,7 +295,7 @@ def doctor(
 
 @app.command()
 def synthetic(
-    preset: Annotated[str, typer.Argument(help="demo, pairs or criteo.")],
+    preset: Annotated[str, typer.Argument(help="demo, drift, pairs or criteo.")],
     out: Annotated[Path, typer.Option("--out", help="Folder to write log, schema and truth to.")],
     rows: Annotated[int, typer.Option("--rows", help="Impressions to draw.")] = 200_000,
     seed: Annotated[int, typer.Option("--seed", help="Of everything drawn.")] = 0,

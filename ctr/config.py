@@ -351,11 +351,13 @@ class Tracking(Strict):
     """`uri`: of the MLflow store; unset keeps a SQLite file beside the runs, "off" tracks nothing.
 
     `register`: the registered model that the bundle becomes the candidate of, unless `export.min_auc` is missed.
+    `scores`: whether the scores of test rows are sent too, by which runs are compared where their folders are not.
     """
 
     uri: str | None = None
     experiment: str = Key(default="ctr", min_length=1)
     register_: Annotated[str, Key(pattern=r"^\w[\w.\- ]*$")] | None = Key(default=None, alias="register")
+    scores: bool = True
 
     @model_validator(mode="after")
     def _somewhere(self) -> "Tracking":

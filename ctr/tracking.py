@@ -21,6 +21,7 @@ import numbers
 import os
 import posixpath
 import re
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -39,6 +40,7 @@ from ctr.errors import ConfigError, CtrError
 from ctr.unsent import Entry, Unsent
 
 OFF = "off"
+SCORES = "scores/test.parquet"  # of a run: by them it is compared where its folder is not
 TABLE_ROWS = 2000  # rows of a table in the MLflow page; the whole set is the artifact feature_set/
 FLUSH_SECONDS = 1.0  # step metrics wait at most this long for company
 OPENING_SECONDS = 4  # one attempt to reach a tracking server while opening it; there are two
@@ -261,14 +263,21 @@ class Job(Run):
             yield stage
 
     def finish(
-        self, report: Mapping[str, Any], folder: Path, figures: Mapping[str, bytes] | None = None
+        self,
+        report: Mapping[str, Any],
+        folder: Path,
+        figures: Mapping[str, bytes] | None = None,
+        *,
+        scores: bool = False,
     ) -> None:
-        """Log everything that a finished job has to show: `summary`, `files`, `tables` and each `figure`."""
+        """Log everything that a finished job has to show: `summary`, `files`, `tables`, each `figure`, and scores."""
         self.summary(report)
         self.tables(report, folder / "feature_set")
         for name, png in (figures or {}).items():
             self.figure(name, png)
         self.files(folder)
+        if scores and (folder / SCORES).is_file():
+            self._connection.send(self._upload, folder / SCORES, posixpath.dirname(SCORES))
 
     def summary(self, report: Mapping[str, Any]) -> None:
         """Log the numbers of report.json as metrics such as "selected.test.auc"; null is skipped."""
@@ -393,7 +402,7 @@ class Job(Run):
             client.set_tag(self.run_id, "mlflow.loggedArtifacts", json.dumps([*shown, entry]))
 
     def _upload(self, client: Any, path: Path, folder: str | None) -> None:
-        upload = client.log_artifact if folder is None else client.log_artifacts
+        upload = client.log_artifacts if path.is_dir() else client.log_artifact
         upload(self.run_id, str(path), folder)
 
     def _file(self, client: Any, name: str, content: bytes) -> None:
@@ -576,6 +585,42 @@ def run_folder(run_id: str, uri: str | None, fallback: Path) -> Path:
             "store with --tracking-uri"
         ) from None
     return Path(found.data.params.get("output.folder", "runs")) / str(found.info.run_name)
+
+
+def fetch_run(run_id: str, uri: str | None, *, fallback: Path, into: Path) -> Path:
+    """Download what a comparison reads of a finished run; what was downloaded before is not again.
+
+    Args:
+        uri, fallback: as `Tracker.open` takes them.
+        into: the folder to which the run's own folder, named by its id, is added whole or not at all.
+
+    Returns:
+        The run's folder: `config.toml`, `report.json`, `scores/test.parquet` and, where it selected, `feature_set/`.
+
+    Raises:
+        ConfigError: the run did not log its scores, or is not finished. CtrError: the store does not answer.
+    """
+    target = into / run_id
+    if target.is_dir():
+        return target
+    needed = ("config.toml", "report.json", posixpath.dirname(SCORES))
+    with asked(f'MLflow run "{run_id}"', uri, fallback=fallback) as (client, _):
+        there = {entry.path for entry in client.list_artifacts(run_id)}
+        if missing := [path for path in needed if path not in there]:
+            raise ConfigError(
+                f'MLflow run "{run_id}" holds no "{missing[0]}", and its folder is not on this machine: copy the '
+                "folder here and name it, or repeat the run where it is, with --force and tracking.scores = true"
+            )
+        into.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{run_id}-", dir=into))
+        try:
+            for path in (*needed, *({"feature_set"} & there)):
+                client.download_artifacts(run_id, path, str(scratch))
+            scratch.replace(target)
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
+    return target
 
 
 def clean_name(name: str) -> str:

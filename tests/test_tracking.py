@@ -3,20 +3,19 @@
 import importlib.metadata
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from ctr import __version__, tracking
-from ctr.errors import CtrError
-from ctr.tracking import SplitRecord, Tracker, clean_name, flat_metrics, flat_params
+from ctr.errors import ConfigError, CtrError
+from ctr.tracking import SplitRecord, Tracker, clean_name, fetch_run, flat_metrics, flat_params
+from tests.mlflow_server import mlflow_server
 
 pytest.importorskip("sqlalchemy", reason="MLflow is not installed")
 from mlflow import MlflowClient
@@ -69,45 +68,8 @@ def sqlite_uri(tmp_path_factory):
 @pytest.fixture(scope="module")
 def server_uri(tmp_path_factory):
     folder = tmp_path_factory.mktemp("server")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{folder / 'server.db'}"]
-    command += ["--artifacts-destination", str(folder / "artifacts")]
-    settings = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env={**os.environ, **settings},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        uri = f"http://127.0.0.1:{port}"
-        _wait_until_healthy(uri, process, folder / "log")
+    with mlflow_server(folder) as uri:
         yield uri
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(10)
-
-
-def _wait_until_healthy(uri, process, log):
-    end = time.monotonic() + 40
-    while time.monotonic() < end and process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{uri}/health", timeout=2) as answer:
-                if answer.status == 200:
-                    return
-        except OSError:
-            time.sleep(0.2)
-    pytest.fail(f"no mlflow server at {uri}:\n{log.read_text()[-2000:]}")
 
 
 @pytest.fixture(params=["sqlite", "server"])
@@ -264,6 +226,26 @@ def test_a_finished_job_holds_its_files_byte_by_byte(tracker, uri, run_folder, t
     for path in [*files, "feature_set/features.parquet"]:
         assert content(client, job.run_id, path, tmp_path) == (run_folder / path).read_bytes()
     assert content(client, job.run_id, "figures/curve.png", tmp_path) == PNG
+
+
+def test_what_a_comparison_reads_of_a_run_comes_back_from_the_store(tracker, uri, run_folder, tmp_path):
+    (run_folder / "scores").mkdir()
+    (run_folder / "scores" / "test.parquet").write_bytes(b"scores")
+    with open_job(tracker) as job:
+        job.finish(REPORT, run_folder, scores=True)
+    found = fetch_run(job.run_id, uri, fallback=tmp_path / "fallback", into=tmp_path / "fetched")
+    for path in ("report.json", "scores/test.parquet", "feature_set/features.parquet"):
+        assert (found / path).read_bytes() == (run_folder / path).read_bytes()
+    assert [path.name for path in (tmp_path / "fetched").iterdir()] == [job.run_id]
+    assert fetch_run(job.run_id, "off", fallback=tmp_path, into=tmp_path / "fetched") == found
+
+
+def test_a_run_without_scores_says_what_to_do_and_leaves_nothing(tracker, uri, run_folder, tmp_path):
+    with open_job(tracker) as job:
+        job.finish(REPORT, run_folder, scores=True)
+    with pytest.raises(ConfigError, match=r'holds no "scores", and its folder is not .*: copy the'):
+        fetch_run(job.run_id, uri, fallback=tmp_path / "fallback", into=tmp_path / "fetched")
+    assert not (tmp_path / "fetched").exists()
 
 
 def test_the_feature_set_is_a_table_of_the_mlflow_page(tracker, uri, run_folder):

@@ -53,7 +53,7 @@ def write_log(
     An earlier synthetic log in the folder is replaced. The same arguments give the same bytes.
 
     Args:
-        preset: `demo`, `pairs`, `criteo`, or a spec of your own.
+        preset: `demo`, `drift`, `pairs`, `criteo`, or a spec of your own.
         folder: new, or with an earlier synthetic log.
         rows: impressions, any number >= 1; memory does not grow with it.
         seed: another seed gives another truth, not just other rows.

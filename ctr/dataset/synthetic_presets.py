@@ -79,6 +79,22 @@ def _pairs() -> SyntheticSpec:
     return SyntheticSpec(name="pairs", base_rate=0.3, days=0, fields=fields, pairs=pairs)
 
 
+def _drift() -> SyntheticSpec:
+    """Build a log in which most ads and campaigns that matter are born while it runs: a feature set ages on it."""
+    plain, strong = (0.4, 0.7), (0.6, 1.0)
+    fields = (
+        Categorical(name="ad", cardinality=600, zipf=0.3, matters=0.6, effect=strong, late=0.7),
+        Categorical(name="campaign", cardinality=150, zipf=0.3, matters=1.0, effect=plain, late=0.5),
+        Categorical(name="site", cardinality=80, matters=1.0, effect=plain),
+        Categorical(name="device", cardinality=30, matters=1.0, effect=plain),
+        Categorical(name="segment", cardinality=200, zipf=0.3, matters=0.5, effect=plain),
+        Categorical(name="browser", cardinality=300, zipf=0.3),
+        Categorical(name="session", cardinality=900, zipf=0.3),
+        Hour(effect=0.25),
+    )
+    return SyntheticSpec(name="drift", base_rate=0.2, days=14, fields=fields)
+
+
 # Per numeric column of Criteo's log: lowest, scale, tail, share missing, effect (0: noise); shapes fitted by
 # eye to the quantiles of the public sample.
 _CRITEO_NUMERIC = (
@@ -129,4 +145,4 @@ def _criteo() -> SyntheticSpec:
     )
 
 
-PRESETS = {"demo": _demo, "pairs": _pairs, "criteo": _criteo}
+PRESETS = {"demo": _demo, "pairs": _pairs, "criteo": _criteo, "drift": _drift}

@@ -64,18 +64,19 @@ def clustered(rows: Floats, clusters: npt.NDArray[np.int64] | None) -> Floats:
     """Contributions (..., B) added up by cluster, (..., C); as they are where rows stand for themselves.
 
     Args:
-        clusters: (B,) number of each row's cluster, from 0.
+        clusters: (B,) number of each row's cluster, from 0; those of other rows may be left out.
 
     Raises:
         DataError: there is one cluster alone.
     """
     if clusters is None:
         return rows
-    count = int(clusters.max()) + 1
+    present, numbers = np.unique(clusters, return_inverse=True)
+    count = len(present)
     if count < 2:
         raise DataError("clusters: expected at least two values of the key, found one; take another key")
     flat = rows.reshape(-1, rows.shape[-1])
-    sums = np.stack([np.bincount(clusters, weights=each, minlength=count) for each in flat])
+    sums = np.stack([np.bincount(numbers, weights=each, minlength=count) for each in flat])
     scale = float(np.sqrt(count / (count - 1.0)))
     return np.asarray(sums.reshape(*rows.shape[:-1], count) * scale, dtype=np.float64)
 

@@ -55,3 +55,24 @@ def coin_flips(choices: Choices) -> npt.NDArray[np.int64]:
     """The things that about half of the runs (a third to two thirds) choose, by number."""
     share = choices.mean(0)
     return np.flatnonzero((share >= 1.0 / 3.0 - 1e-9) & (share <= 2.0 / 3.0 + 1e-9))
+
+
+def agreement(kinds: npt.NDArray[np.int64]) -> float | None:
+    """How far runs agree on what each thing is, corrected for chance: 1 where always, about 0 where drawn.
+
+    Args:
+        kinds: (M runs, d things) the number of a kind, from 0.
+
+    Returns:
+        None with fewer than two runs, or where all things are of one kind.
+
+    Source: Fleiss, "Measuring Nominal Scale Agreement among Many Raters", Psychological Bulletin 76 (1971): runs are
+    the raters.
+    """
+    runs = len(kinds)
+    counts = np.stack([(kinds == kind).sum(0) for kind in range(int(kinds.max()) + 1)], axis=1)  # (d, kinds)
+    chance = float(np.square(counts.sum(0) / kinds.size).sum())
+    if runs < 2 or chance == 1.0:
+        return None
+    alike = float((np.square(counts).sum(1) - runs).mean()) / (runs * (runs - 1.0))
+    return (alike - chance) / (1.0 - chance)

@@ -51,8 +51,9 @@ def train_cells(
         done += 1
         aucs = ", ".join(f"{point.facts['valid']['auc']:.4f}" for point in sealed_points(cell, data_digest))
         config = cell.config
+        name = cell.label if cell.earlier is None else f"{cell.label} as it was"
         console.print(
-            f"  {done:>3}/{len(cells)}  {cell.label:<16} {config.backbone.kind} {cell.embedding} seed {config.seed}  "
+            f"  {done:>3}/{len(cells)}  {name:<16} {config.backbone.kind} {cell.embedding} seed {config.seed}  "
             f"valid AUC {aucs}  ({seconds:.0f} s)",
             highlight=False,
             soft_wrap=True,

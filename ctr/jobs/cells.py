@@ -4,6 +4,7 @@ A cell is trained without a look at test (`ctr.jobs.sealed_cell`). Each is named
 data, so that comparisons that share cells train them once.
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from pydantic import ValidationError
 
 from ctr.config import Config, SelectorConfig
+from ctr.dataset.carried_set import NewValues
 from ctr.dataset.store import Dataset
 from ctr.errors import ConfigError
 from ctr.jobs.comparison_config import UNSIZED, Alternative, Comparison
@@ -25,11 +27,21 @@ _FLOAT32 = 4  # bytes
 
 
 @dataclass(frozen=True)
+class EarlierSet:
+    """A feature set that was selected on earlier rows: where it is kept, its digest, and what becomes of new values."""
+
+    folder: Path
+    digest: str
+    new_values: NewValues
+
+
+@dataclass(frozen=True)
 class Cell:
     """Some trainings of one configuration: keep-all, a selector at all sizes, or an alternative.
 
     label: who chose, or which alternative. embedding: of the keep-all that it is compared with.
     sizes: shares of the values; (None,) where sizes do not apply.
+    earlier: the set that is trained as it is, instead of a search; sizes are then the one that it was selected for.
     """
 
     role: Role
@@ -37,10 +49,19 @@ class Cell:
     embedding: str
     config: Config
     sizes: tuple[float | None, ...]
+    earlier: EarlierSet | None = None
+
+    def digest(self, data_digest: str) -> str:
+        """12 characters that change with anything that can change what it trains."""
+        found = self.config.digest(data_digest)
+        if self.earlier is None:
+            return found
+        text = f"{found} {self.sizes[0]} {self.earlier.digest} {self.earlier.new_values}"
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def folder(self, data_digest: str) -> Path:
         """Where it is trained and kept."""
-        name = f"{self.config.name}-{self.config.digest(data_digest)}"
+        name = f"{self.config.name}-{self.digest(data_digest)}"
         return Path(self.config.output.folder) / "cells" / name
 
 

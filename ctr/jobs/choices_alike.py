@@ -1,13 +1,14 @@
 """How alike feature sets are over seeds and backbones, and how much importances vary among runs of equal quality."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from ctr.dataset.feature_set import FeatureSet
-from ctr.evaluation.stability import Choices, coin_flips, jaccard, nogueira
+from ctr.dataset.feature_set import METHODS, FeatureSet
+from ctr.evaluation.stability import Choices, agreement, coin_flips, jaccard, nogueira
 from ctr.jobs.entries import Entry, Setting
 
 _NAMED = 20  # features that are told by name
@@ -60,19 +61,34 @@ def _indices(choices: Choices) -> dict[str, Any]:
 
 
 def _pairs(sets: Sequence[FeatureSet]) -> dict[str, Any] | None:
+    """Of pairs that are modelled, and of how: memorized, factorized or not at all."""
     if any(each.interactions is None for each in sets):
         return None
-    every = sorted(
-        {(a, b) for each in sets for method in ("memorize", "factorize") for a, b in each.pairs(method)}
-    )
-    if not every:
+    found = [
+        {pair: number for number, how in enumerate(METHODS) for pair in each.pairs(how)} for each in sets
+    ]
+    naive = METHODS.index("naive")
+    every = sorted(set().union(*found))
+    methods = np.array([[own.get(pair, naive) for pair in every] for own in found])
+    modelled = methods != naive
+    if not modelled.any():
         return None
-    modelled = [{*each.pairs("memorize"), *each.pairs("factorize")} for each in sets]
-    return _indices(np.array([[pair in own for pair in every] for own in modelled]))
+    told = [
+        {"field_a": every[at][0], "field_b": every[at][1]}
+        | {how: int((methods[:, at] == number).sum()) for number, how in enumerate(METHODS)}
+        for at in np.flatnonzero((methods != methods[0]).any(0))
+    ]
+    told.sort(key=lambda pair: max(int(pair[how]) for how in METHODS))  # those least agreed on first
+    return {
+        **_indices(modelled[:, modelled.any(0)]),
+        "methods": agreement(methods),
+        "changing": len(told),
+        "changing_named": told[:_NAMED],
+    }
 
 
 def equal_runs(entries: Sequence[Entry], margin: float) -> dict[str, Any]:
-    """The runs of practically equal AUC on valid (a Rashomon set), and how important each field is to each of them.
+    """The runs of practically equal AUC on valid (a Rashomon set), and what fields and pairs of them are worth to each.
 
     Equal: within the margin of the best run, or within what the seeds of its setting differ by, where that is more.
     Breiman, "Statistical Modeling: The Two Cultures", 2001; Fisher, Rudin and Dominici, JMLR 20 (2019).
@@ -84,11 +100,18 @@ def equal_runs(entries: Sequence[Entry], margin: float) -> dict[str, Any]:
     near = [entry for entry in entries if aucs[id(entry)] >= aucs[id(best)] - reach]
     known = [entry for entry in near if entry.facts.get("importance")]
     names = list(known[0].facts["importance"]) if known else []
+    by_pair = [{(a, b): worth for a, b, worth in entry.facts.get("pair_importance", [])} for entry in known]
+    # Each run measures the pairs of the fields that matter most to it; those that most runs measured are told.
+    measured = Counter(pair for own in by_pair for pair in own)
+    pairs = [pair for pair, runs in measured.items() if 2 * runs > len(known)]
     return {
         "within": reach,
         "runs": [
             {**entry.setting._asdict(), "seed": entry.seed, "valid_auc": aucs[id(entry)]} for entry in near
         ],
         "importance": {name: [entry.facts["importance"].get(name) for entry in known] for name in names},
+        "pair_importance": [
+            {"fields": list(pair), "values": [own[pair] for own in by_pair if pair in own]} for pair in pairs
+        ],
         "importance_of": [f"{entry.setting.label} {entry.seed}" for entry in known],
     }

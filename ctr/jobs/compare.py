@@ -2,6 +2,8 @@
 
     ingest -> smallest margin that can be proven -> cells -> choice on valid -> all of them on test -> page
 
+With `[walk_forward]` the log is cut at its start, and the choice is trained and judged on later windows as well.
+
 Everything is kept: cells in `<output.folder>/cells`, where other comparisons find them, scores of test rows in the
 comparison's folder. What is there is not done again.
 """
@@ -12,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 from rich.console import Console
 
@@ -23,10 +24,10 @@ from ctr.dataset.store import Dataset
 from ctr.errors import ConfigError, CtrError
 from ctr.evaluation.margins import ASSUMED_AUC, ASSUMED_CORRELATION, provable_margin
 from ctr.jobs.cell_pool import processes, train_cells
-from ctr.jobs.cells import Cell, Grid
-from ctr.jobs.cluster_keys import cluster_numbers
+from ctr.jobs.cells import Grid
 from ctr.jobs.comparison_config import Comparison, load_comparison
 from ctr.jobs.comparison_document import build_document, points_table
+from ctr.jobs.comparison_scores import scored_rows, sealed_scores
 from ctr.jobs.comparison_tracking import is_sent, send
 from ctr.jobs.entries import Entry, Rows, Setting, by_setting, entries_of, judged
 from ctr.jobs.finished_runs import FinishedRuns
@@ -34,9 +35,9 @@ from ctr.jobs.limits import require_batch
 from ctr.jobs.lock import RunLock
 from ctr.jobs.report_facts import test_reads
 from ctr.jobs.scored import weights_of
-from ctr.jobs.sealed_cell import trained
 from ctr.jobs.valid_choice import Choice, choose
-from ctr.jobs.verdict import score
+from ctr.jobs.walk_document import walk_document, walk_rows
+from ctr.jobs.walk_forward import Walk
 from ctr.report.comparison import write_comparison
 from ctr.report.comparison_words import verdict_words
 from ctr.settings import load_toml
@@ -70,17 +71,13 @@ def compare(
     """
     console = console or Console(stderr=True)
     run = comparison.run
-    schema = load_schema(run.data.schema_file)
     device = pick_device(run.training.device)
     pick_threads(run.training.threads)
-    with planned(
-        schema, run.data.input, Path(run.data.folder), encoding=run.data.encoding, as_of=run.data.as_of
-    ) as plan:
-        dataset = Dataset(plan.build())
-    require_batch(run, dataset)
+    walk = None if comparison.walk_forward is None else Walk(comparison, comparison.walk_forward)
+    dataset = _dataset(run) if walk is None else walk.datasets[0]
     grid = Grid(comparison, dataset, device)
     cells = grid.cells()
-    digest = comparison.digest([cell.config.digest(dataset.digest) for cell in cells])
+    digest = comparison.digest([cell.digest(dataset.digest) for cell in cells])
     folder = out or Path(run.output.folder) / f"{comparison.name}-comparison-{digest}"
     content = comparison.model_dump(mode="json", by_alias=True, exclude_none=True)
     if not force and _digest_of(folder) == digest:
@@ -99,14 +96,27 @@ def compare(
         entries = entries_of(cells, dataset.digest)
         choice = choose(by_setting(entries), Rows(valid.labels, weights_of(valid)), comparison.compare.budget)
         _write(folder / "choice.json", _json({"digest": digest, **choice.plain()}))
-        scores = _scores(folder, digest, cells, entries, dataset, force=force)
+        settings = [] if walk is None else walk.settings(choice, entries)
+        steps = [] if walk is None or not settings else walk.steps(settings, entries, device)
+        if walk is not None:
+            walk.train(steps, jobs, console)
+            lock.check()
+        path = folder / "scores.parquet"
+        scores = sealed_scores(path, folder.name, digest, cells, dataset, force=force)
         lock.check()
-        rows = _rows(scores, dataset, run, comparison.compare.cluster)
+        (rows,) = scored_rows([scores], dataset, run, comparison.compare.cluster)
         entries = [
             judged(entry, scores[f"model_{number}"].to_numpy(), rows) for number, entry in enumerate(entries)
         ]
         facts = _facts(comparison, dataset, digest, command, grid.left_out)
         facts["dataset"]["test_reads"] = test_reads(dataset)
+        if walk is not None and steps:
+            scored = walk.score(steps, settings, entries, scores, folder, digest, force=force)
+            tables = [step.scores for step in scored]
+            of_windows = scored_rows(tables, dataset, run, comparison.compare.cluster)
+            facts["walk_forward"] = walk_document(
+                walk.config, settings, scored, of_windows, comparison.compare.max_auc_loss
+            )
         facts["ship"] = _shipped(ship, choice.chosen) if ship and choice.chosen else None
         finish(
             folder, entries, rows, choice, comparison.compare.max_auc_loss, comparison.compare.budget, facts
@@ -151,9 +161,9 @@ def compare_runs(
     Raises:
         CtrError: see `ctr.jobs.finished_runs`; a ConfigError where `out` is missing.
     """
-    runs = FinishedRuns(names, tracking)
     if out is None:
         raise ConfigError("--out: expected a folder for the comparison of finished runs")
+    runs = FinishedRuns(names, tracking, out / "runs")
     entries, rows = runs.entries(), runs.rows
     choice = choose(by_setting(entries), None, {})
     data = runs.reports[0]["dataset"]
@@ -167,6 +177,7 @@ def compare_runs(
         "cluster": None,
         "left_out": [],
         "ship": None,
+        "walk_forward": None,
     }
     with RunLock(out):
         finish(out, entries, rows, choice, margin, {}, facts)
@@ -186,9 +197,9 @@ def finish(
     document = build_document(entries, rows, choice, margin, budget)
     document = {**facts, **document, "margin": {**document["margin"], **facts.get("margin", {})}}
     document["verdict"] = verdict_words(document)
-    scratch = folder / ".comparison.parquet"
-    points_table(document, entries).write_parquet(scratch)
-    scratch.replace(folder / "comparison.parquet")
+    _write_table(points_table(document, entries), folder / "comparison.parquet")
+    if document["walk_forward"]:
+        _write_table(pl.DataFrame(walk_rows(document["walk_forward"])), folder / "walk_forward.parquet")
     chosen = next((entry for entry in entries if entry.setting == choice.chosen), None)
     write_comparison(document, folder, chosen.feature_set if chosen else None)
     _write(folder / DOCUMENT, _json(document))
@@ -209,6 +220,17 @@ def load_document(folder: Path) -> dict[str, Any]:
             f'"{folder / DOCUMENT}" is missing or was altered ({error}); use --force to judge again'
         ) from None
     return content
+
+
+def _dataset(run: Config) -> Dataset:
+    """The log of a run, as its schema cuts it."""
+    schema = load_schema(run.data.schema_file)
+    with planned(
+        schema, run.data.input, Path(run.data.folder), encoding=run.data.encoding, as_of=run.data.as_of
+    ) as plan:
+        dataset = Dataset(plan.build())
+    require_batch(run, dataset)
+    return dataset
 
 
 def _digest_of(folder: Path) -> str | None:
@@ -232,48 +254,6 @@ def _foreseen(dataset: Dataset, margin: float) -> str:
         if smallest > margin
         else f", so the {margin:g} that is asked for"
     )
-
-
-def _scores(
-    folder: Path,
-    digest: str,
-    cells: Sequence[Cell],
-    entries: Sequence[Entry],
-    dataset: Dataset,
-    *,
-    force: bool,
-) -> pl.DataFrame:
-    """Test rows with the probability of every model; read, and models run, unless that was done before."""
-    path, device = folder / "scores.parquet", pick_device(cells[0].config.training.device)
-    if path.is_file() and not force:
-        kept = pl.read_parquet(path)
-        if kept["digest"][0] == digest:
-            return kept
-    models = [model for cell in cells for model in trained(cell, dataset, device)]
-    scored, test = score(models, dataset, device, run=f"{folder.name}-{digest}", purpose="comparison")
-    columns: dict[str, Any] = {
-        "digest": np.full(len(test), digest),
-        "row": np.asarray(test.rows),
-        "label": test.labels,
-    }
-    weights = weights_of(test)
-    if weights is not None:
-        columns["weight"] = weights
-    for number, each in enumerate(scored):
-        columns[f"model_{number}"] = each.test
-    assert len(scored) == len(entries)
-    found = pl.DataFrame(columns)
-    found.write_parquet(folder / ".scores.parquet")
-    (folder / ".scores.parquet").replace(path)
-    return found
-
-
-def _rows(scores: pl.DataFrame, dataset: Dataset, run: Config, cluster: str | None) -> Rows:
-    weights = scores["weight"].to_numpy() if "weight" in scores.columns else None
-    clusters = None
-    if cluster is not None:
-        clusters = cluster_numbers(dataset.schema, run.data.input, cluster, scores["row"].to_numpy())
-    return Rows(scores["label"].to_numpy(), weights, clusters)
 
 
 def _facts(
@@ -301,6 +281,7 @@ def _facts(
             "assumed_correlation": ASSUMED_CORRELATION,
         },
         "left_out": list(left_out),
+        "walk_forward": None,
     }
 
 
@@ -314,6 +295,12 @@ def _shipped(command: str, chosen: Setting) -> str:
 
 def _json(content: Any) -> str:
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
+def _write_table(table: pl.DataFrame, path: Path) -> None:
+    scratch = path.with_name(f".{path.name}")
+    table.write_parquet(scratch)
+    scratch.replace(path)
 
 
 def _write(path: Path, text: str) -> None:

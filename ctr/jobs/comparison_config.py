@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from ctr.config import (
     BackboneConfig,
@@ -28,8 +28,10 @@ from ctr.config import (
     apply_change,
     path_safe,
 )
+from ctr.dataset.carried_set import NewValues
+from ctr.dataset.split_spec import parse_duration
 from ctr.errors import ConfigError, nearest
-from ctr.settings import Strict, check, load_toml
+from ctr.settings import Strict, as_text, check, load_toml
 
 Alternative = Literal["dim", "min_count", "unified"]
 UNSIZED = ("none", "all", "optinter")  # selectors that keep every feature: sizes do not apply
@@ -102,13 +104,55 @@ class Rules(Strict):
         return {name: float(limit) for name, limit in limits.items() if limit is not None}
 
 
+Stretch = Annotated[float | int | str, BeforeValidator(as_text)]
+
+
+class WalkForward(Strict):
+    """Sets are selected on the rows before `start`, and judged on one window of later rows after another.
+
+    At each window everything is trained again on all rows before it: keep-all, the set as it was selected before
+    `start`, and one that is selected anew.
+
+    start: an instant of the schema's time column, or a share of the rows. step: how long a window is: a duration, a
+    share of the rows or, of a column of numbers, a number. windows: how many there are, the first one right after
+    `start`. unit: of a time column that holds numbers since 1970, so that it may be walked in durations.
+    new_values: what becomes of values that a set has never judged: `drop`, `keep`, or both, one beside the other.
+    sets: `chosen` walks with the set that valid chooses, `all` with each set of the grid.
+    """
+
+    start: Stretch = 0.5
+    step: Stretch
+    windows: Annotated[int, Field(ge=2, le=100)] = 6
+    unit: Literal["s", "ms", "us", "ns"] | None = None
+    new_values: Annotated[list[NewValues], Field(min_length=1), AfterValidator(_different)] = ["drop"]
+    sets: Literal["chosen", "all"] = "chosen"
+
+    @field_validator("start", "step")
+    @classmethod
+    def _below_one(cls, value: float | int | str) -> float | int | str:
+        if isinstance(value, float) and not 0.0 < value < 1.0:
+            raise ValueError(f"expected a share of the rows above 0 and below 1, found {value:g}")
+        return value
+
+    @field_validator("step")
+    @classmethod
+    def _ahead(cls, value: float | int | str) -> float | int | str:
+        found = parse_duration(value) if isinstance(value, str) else value
+        if found is None:
+            raise ValueError(f'expected a duration ("1d"), a share of the rows or a number, found "{value}"')
+        if not found:
+            raise ValueError(f"expected a step ahead, found {value}")
+        return value
+
+
 class Comparison(Strict):
-    """A whole comparison. `run`: the run whose settings all share."""
+    """A whole comparison. `run`: the run whose settings all share. `walk_forward`: unset, nothing is walked."""
 
     name: str
     run: Config
     grid: Grid
     compare: Rules = Rules()
+    walk_forward: WalkForward | None = None
 
     @field_validator("name")
     @classmethod
@@ -116,9 +160,15 @@ class Comparison(Strict):
         return path_safe(value)
 
     def digest(self, cells: Sequence[str]) -> str:
-        """12 characters that change with the cells and with the rules."""
-        rules = self.compare.model_dump(mode="json", exclude={"jobs"})
-        text = json.dumps([self.name, rules, sorted(cells)], sort_keys=True)
+        """12 characters that change with the cells, with the rules and with what is walked."""
+        content: list[Any] = [
+            self.name,
+            self.compare.model_dump(mode="json", exclude={"jobs"}),
+            sorted(cells),
+        ]
+        if self.walk_forward is not None:
+            content.append(self.walk_forward.model_dump(mode="json"))
+        text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

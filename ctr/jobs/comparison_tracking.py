@@ -14,8 +14,9 @@ import polars as pl
 from ctr.config import Config
 from ctr.errors import CtrError
 from ctr.report.comparison_words import setting_words
+from ctr.report.walk_words import LINES
 from ctr.settings import dump_toml
-from ctr.tracking import OFF, Tracker, UnsentError, resend
+from ctr.tracking import OFF, Job, Tracker, UnsentError, resend
 from ctr.unsent import UNSENT
 
 _STATE = "mlflow.json"
@@ -70,7 +71,11 @@ def send(folder: Path, document: Mapping[str, Any], content: Mapping[str, Any], 
                     numbers = {key: value for key, value in row.items() if key not in _SETTING}
                     stage.metrics({k: v for k, v in numbers.items() if isinstance(v, int | float)}, step=0)
             job.table("comparison", *_rows(document))
-            job.artifacts([folder / f"comparison.{kind}" for kind in ("json", "html", "parquet")])
+            files = [folder / f"comparison.{kind}" for kind in ("json", "html", "parquet")]
+            if document.get("walk_forward") is not None:
+                _walked(job, document["walk_forward"])
+                files.append(folder / "walk_forward.parquet")
+            job.artifacts(files)
         _write(folder, {**state, "sent": document["digest"]})
     except CtrError as error:
         if (
@@ -81,6 +86,22 @@ def send(folder: Path, document: Mapping[str, Any], content: Mapping[str, Any], 
             f'{error}; the comparison itself is done, all of it is in "{folder}", and the same command sends it once '
             "MLflow answers"
         ) from None
+
+
+def _walked(job: Job, walk: Mapping[str, Any]) -> None:
+    """A nested run for each set and line of a walk forward: its metrics are curves over windows."""
+    for one in walk["sets"]:
+        for line, points in one["points"].items():
+            with job.stage(f"{setting_words(one, where=True)}, {LINES[line]}") as stage:
+                stage.params({"line": line, "age_unit": walk["age_unit"]})
+                for point, window in zip(points, walk["windows"], strict=True):
+                    numbers = {"auc": point["auc"], "keep_all_auc": point["keep_all_auc"]}
+                    numbers |= {"age": window["age"], "unjudged": window["unjudged"]["any"]}
+                    for other in ("keep_all", "anew"):
+                        found = point.get(f"minus_{other}", {})
+                        bounds = {key: found[key] for key in ("value", "low", "high") if found}
+                        numbers |= {f"minus_{other}_{key}": number for key, number in bounds.items()}
+                    stage.metrics(numbers, step=point["window"])
 
 
 def _rows(document: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:

@@ -89,6 +89,7 @@ def evaluate(
         report = evaluation_report(settings, logs, scores, lambda what: status.update(f"measuring {what}"))
         report["seconds"] = {**seconds, "measure": time.perf_counter() - started}
         report |= {"command": command, "peak_rss_bytes": peak_memory(), "versions": versions()}
+        report["mlflow_run"] = None
         report["verdict"] = evaluation_verdict(report)
         if rule is not None:
             report["promotion"] = rule(report)
@@ -125,7 +126,7 @@ def write_document(report: dict[str, Any], out: Path) -> None:
 def _tracked(
     settings: EvaluationSettings, report: dict[str, Any], uri: str | None, out: Path
 ) -> CtrError | None:
-    """Log to MLflow; returns what went wrong, for the evaluation stands without it."""
+    """Log to MLflow, and note in which run; returns what went wrong, for the evaluation stands without it."""
     log = report["log"]
     try:
         tracker = Tracker.open(uri, settings.experiment, fallback=STORE, keep=out, required=False)
@@ -139,6 +140,8 @@ def _tracked(
                 SplitRecord("evaluation", log["digest"], "log", log["rows"], 0, ", ".join(log["inputs"]))
             ],
         ) as job:
+            report["mlflow_run"] = job.run_id
+            write_document(report, out)
             job.metrics(_numbers(report), step=0)
             job.files(out)
     except CtrError as error:

@@ -12,7 +12,7 @@ import polars as pl
 
 from ctr.errors import ConfigError, CtrError, DataError, nearest
 from ctr.jobs.entries import Entry, Rows, Setting, judged, keep_all_of
-from ctr.tracking import run_folder
+from ctr.tracking import fetch_run, run_folder
 
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -21,8 +21,9 @@ class FinishedRuns:
     """Runs read from their folders.
 
     Args:
-        names: folders, or ids of MLflow runs whose folders are on this machine.
+        names: folders, or ids of MLflow runs.
         tracking: URI of the MLflow store that knows the ids; None is the one beside the runs.
+        fetched: where to download runs whose folders are not on this machine.
 
     Raises:
         ConfigError: fewer than two, one of them twice, or a folder that is no run.
@@ -30,13 +31,15 @@ class FinishedRuns:
         DataError: two runs scored other rows, or found other labels.
     """
 
-    def __init__(self, names: Sequence[str], tracking: str | None = None) -> None:
+    def __init__(
+        self, names: Sequence[str], tracking: str | None = None, fetched: Path = Path("runs/fetched")
+    ) -> None:
         if len(names) < 2:
             raise ConfigError(
                 f"expected at least two runs, or one comparison (.toml), found {_listed(names)}; the report of a run "
                 "compares it with keep-all already"
             )
-        self.folders = [_folder(name, tracking) for name in names]
+        self.folders = [_folder(name, tracking, fetched) for name in names]
         for folder in self.folders:
             if [other.resolve() for other in self.folders].count(folder.resolve()) > 1:
                 raise ConfigError(f'run "{folder}" is named more than once')
@@ -155,12 +158,12 @@ def _all_of(cost: dict[str, float] | None) -> dict[str, float] | None:
     return None if cost is None else {"kept": cost["total"], "total": cost["total"]}
 
 
-def _folder(name: str, tracking: str | None) -> Path:
+def _folder(name: str, tracking: str | None, fetched: Path) -> Path:
     path = Path(name)
     if path.is_dir():
         return path
     if _RUN_ID.fullmatch(name):
-        return _folder_of_id(name, tracking)
+        return _folder_of_id(name, tracking, fetched)
     siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     close = nearest(path.name, siblings)
     raise ConfigError(
@@ -169,18 +172,13 @@ def _folder(name: str, tracking: str | None) -> Path:
     )
 
 
-def _folder_of_id(run_id: str, tracking: str | None) -> Path:
-    """Where a run is kept: as a run folder beside this one says, or as MLflow does."""
+def _folder_of_id(run_id: str, tracking: str | None, fetched: Path) -> Path:
+    """Where a run is kept: as a run folder beside this one says, as MLflow does, or where it is downloaded to."""
     for state in Path("runs").glob("*/mlflow.json"):
         if f'"{run_id}"' in state.read_text(encoding="utf-8"):
             return state.parent
     folder = run_folder(run_id, tracking, Path("runs"))
-    if not folder.is_dir():
-        raise CtrError(
-            f'MLflow run "{run_id}" is kept in "{folder}", which is not on this machine; its test scores are needed: '
-            "copy the folder here and name it"
-        )
-    return folder
+    return folder if folder.is_dir() else fetch_run(run_id, tracking, fallback=Path("runs"), into=fetched)
 
 
 def _read(folder: Path) -> dict[str, Any]:

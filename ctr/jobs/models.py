@@ -114,10 +114,16 @@ class Model:
         network.dataset = self.layout.digest
         return network.eval()
 
-    def predict(self, part: Part, device: torch.device, *, serving: bool = False) -> npt.NDArray[np.float64]:
-        """Click probabilities of the rows of `part`; with `serving`, with bias fields as they are at scoring."""
+    def predict(
+        self, part: Part, device: torch.device, *, serving: bool = False, network: Network | None = None
+    ) -> npt.NDArray[np.float64]:
+        """Click probabilities of the rows of `part`; with `serving`, with bias fields as they are at scoring.
+
+        Args:
+            network: what `load` gave, on the device, for whoever asks often.
+        """
         layout = self.layout.at_serving() if serving else self.layout
-        return predict(self.load().to(device), Batches(part, layout, _EVALUATION_ROWS))
+        return predict(network or self.load().to(device), Batches(part, layout, _EVALUATION_ROWS))
 
 
 class _Watchers:
@@ -244,6 +250,11 @@ class Trainer:
             start=found.network,
             search_history=history,
         )
+
+    def as_it_is(self, selector: str, feature_set: FeatureSet, *, ratio: float | None) -> Model:
+        """Train a feature set that was selected elsewhere, by `selector` at `ratio`, and search for nothing."""
+        size = "all" if ratio is None else f"{ratio:g}"
+        return self._retrain(f"{selector}-{size}-as-it-is", feature_set, selector=selector, ratio=ratio)
 
     def choose(
         self, selector: str, *, ratio: float | None = None, penalty: float | None = None

@@ -112,8 +112,10 @@ def promote(
         note(client, candidate, _tags(decision, report, outcome))
         if decision["passed"]:
             crown(client, candidate)
-    decision["outcome"] = outcome
-    write_document(report, Path(folder))
+        decision["outcome"] = outcome
+        write_document(report, Path(folder))
+        # What was logged with the evaluation is from before the alias moved.
+        client.log_artifact(report["mlflow_run"], str(Path(folder) / "evaluation.json"))
     if not decision["passed"]:
         raise ThresholdError(
             f"{what}: version {candidate.number} was not promoted. {decision['sentence']} Everything is written to "

@@ -22,10 +22,12 @@ import torch
 from rich.console import Console
 
 from ctr.config import Config
+from ctr.dataset.carried_set import carried
+from ctr.dataset.feature_set import FeatureSet
 from ctr.dataset.store import Dataset
 from ctr.errors import CtrError, memory_told
 from ctr.jobs.cells import Cell
-from ctr.jobs.importance import permutation_importance
+from ctr.jobs.importance import importance
 from ctr.jobs.limits import memory_advice
 from ctr.jobs.lock import RunLock
 from ctr.jobs.models import Model, Trainer
@@ -92,6 +94,9 @@ def trained(
         )
         if config.selector.kind == "none":
             return [trainer.baseline()]
+        if cell.earlier is not None:
+            earlier = carried(FeatureSet.load(cell.earlier.folder), dataset, cell.earlier.new_values)
+            return [trainer.as_it_is(config.selector.kind, earlier, ratio=cell.sizes[0])]
         return [trainer.select(config.selector.kind, ratio=size, penalty=None) for size in cell.sizes]
 
 
@@ -145,6 +150,7 @@ def _measure(cell: Cell, models: list[Model], dataset: Dataset, device: torch.de
         if model.feature_set is not None:
             model.feature_set.save(folder / "feature_sets" / model.name)
         found = measured(valid, scores[model.name])
+        worth = importance(model, valid, dataset.fields, device)
         search = sum(look.seconds for look in model.search_history)
         points.append(
             {
@@ -164,7 +170,8 @@ def _measure(cell: Cell, models: list[Model], dataset: Dataset, device: torch.de
                 "valid": {"auc": found["auc"], "logloss": found["logloss"]},
                 "seconds": {"search": search, "train": sum(look.seconds for look in model.history)},
                 "epochs": model.history[-1].epoch,
-                "importance": permutation_importance(model, valid, dataset.fields, device),
+                "importance": worth.fields,
+                "pair_importance": worth.pairs,
             }
         )
     scratch = folder / ".valid.parquet"

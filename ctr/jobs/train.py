@@ -281,7 +281,7 @@ class _Job:
         self._export(report, trainer, best or scored[0], test)
         self.lock.check()
         self._report(report, chosen.feature_set if chosen else None)
-        job.finish(report, self.folder, self._figures(report))
+        job.finish(report, self.folder, self._figures(report), scores=self.config.tracking.scores)
         name = self.config.tracking.register_
         if name is not None and threshold_missed(report, self.config) is None:
             job.register(name, version_tags(self.folder, report))

@@ -8,15 +8,22 @@ import polars as pl
 
 from ctr.report import plots, tables
 from ctr.report.comparison_curves import curve_plots
-from ctr.report.comparison_plots import differences_plot, importance_plot, stability_plot
+from ctr.report.comparison_plots import (
+    differences_plot,
+    importance_plot,
+    pair_importance_plot,
+    stability_plot,
+)
 from ctr.report.comparison_tables import (
     areas_table,
     fields_by_run_table,
     keep_all_table,
+    methods_table,
     rivals_table,
     settings_table,
     stability_table,
 )
+from ctr.report.comparison_walk import unjudged_table, walked_sets, windows_table
 from ctr.report.comparison_words import same
 from ctr.report.html import render, write_page
 from ctr.report.looks import looks_sentence
@@ -45,12 +52,17 @@ def write_comparison(document: Mapping[str, Any], folder: Path, feature_set: Pat
         settings=settings_table(document),
         stability_plot=stability_plot(document),
         stability=stability_table(document),
+        methods=methods_table(document),
         fields_by_run=fields_by_run_table(document),
         importance=importance_plot(document),
+        pair_importance=pair_importance_plot(document),
         fields_plot=plots.fields_plot(shown),
         fields=tables.fields_table(shown, features),
         gates=plots.gates_plot(shown),
         counts=plots.counts_plot(features),
+        walked=walked_sets(document),
+        windows=windows_table(document),
+        unjudged=unjudged_table(document),
         facts=_facts(document),
     )
     return write_page(page, folder / "comparison.html")

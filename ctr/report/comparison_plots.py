@@ -111,42 +111,58 @@ def importance_plot(document: Mapping[str, Any]) -> Plot | None:
     if not importance:
         return None
     ordered = sorted(importance, key=lambda name: -float(np.median(importance[name])))
-    shown, runs = ordered[:_MOST_FIELDS], len(document["equal_runs"]["importance_of"])
-
-    def draw(figure: "Figure", narrow: bool) -> None:
-        axes = figure.add_subplot()
-        reach = max(max(map(abs, importance[name])) for name in shown) or 1.0
-        for place, name in enumerate(shown):
-            values = np.asarray(importance[name])
-            axes.scatter(
-                values,
-                place + swarm((values / reach).tolist()),
-                s=16,
-                color=SERIES[0],
-                alpha=0.75,
-                linewidths=0,
-            )
-            axes.plot([values.min(), values.max()], [place, place], color=GRID, linewidth=1.2, zorder=0)
-        axes.axvline(0.0, color=INK, linewidth=1.0)
-        axes.set_yticks(range(len(shown)), [_short(name, 14 if narrow else 28) for name in shown], color=INK)
-        axes.set_ylim(len(shown) - 0.4, -0.6)
-        axes.xaxis.set_major_locator(few_ticks())
-        axes.grid(axis="x")
-        axes.spines["left"].set_visible(False)
-        axes.set_xlabel(
-            "valid AUC lost by shuffling" if narrow else "valid AUC lost when the field is shuffled"
-        )
-
-    parts = [f"{name} {decimal(min(importance[name]))} to {decimal(max(importance[name]))}" for name in shown]
-    within = document["equal_runs"]["within"]
+    runs, within = len(document["equal_runs"]["importance_of"]), document["equal_runs"]["within"]
     caption = (
         f"A dot for each of {runs} runs whose valid AUC is within {within:.2g} of the best: a wide row is a field that "
         "one good model leans on and another does without."
     )
-    height = 60 + 24 * len(shown)
-    return plot(
-        "importance", draw, (1000, height), height, f"Importance of fields: {'; '.join(parts)}.", caption
+    rows = {name: importance[name] for name in ordered[:_MOST_FIELDS]}
+    worth = ("valid AUC lost when the field is shuffled", "valid AUC lost by shuffling")
+    return _swarm_plot("importance", "fields", rows, worth, caption)
+
+
+def pair_importance_plot(document: Mapping[str, Any]) -> Plot | None:
+    """The same of pairs of fields: what shuffling both costs beyond what each costs alone."""
+    found = document["equal_runs"].get("pair_importance")
+    if not found:
+        return None
+    ordered = sorted(found, key=lambda pair: -abs(float(np.median(pair["values"]))))[:_MOST_FIELDS]
+    caption = (
+        "The same of pairs, among the fields that matter most to a run. Right of zero both tell the same, and one "
+        "stands in for the other; left of it each is of use beside the other. A wide row: good models do not agree."
     )
+    rows = {" x ".join(pair["fields"]): pair["values"] for pair in ordered}
+    worth = (
+        "valid AUC lost when both are shuffled, beyond what each costs alone",
+        "AUC lost beyond each alone",
+    )
+    return _swarm_plot("pair-importance", "pairs", rows, worth, caption)
+
+
+def _swarm_plot(
+    name: str, of: str, rows: Mapping[str, Sequence[float]], worth: tuple[str, str], caption: str
+) -> Plot:
+    """A row of dots for each name; `worth` names the axis, on a page and on a phone."""
+
+    def draw(figure: "Figure", narrow: bool) -> None:
+        axes = figure.add_subplot()
+        reach = max(abs(value) for values in rows.values() for value in values) or 1.0
+        for place, own in enumerate(rows.values()):
+            values = np.asarray(own)
+            heights = place + swarm((values / reach).tolist())
+            axes.scatter(values, heights, s=16, color=SERIES[0], alpha=0.75, linewidths=0)
+            axes.plot([values.min(), values.max()], [place, place], color=GRID, linewidth=1.2, zorder=0)
+        axes.axvline(0.0, color=INK, linewidth=1.0)
+        axes.set_yticks(range(len(rows)), [_short(name, 14 if narrow else 28) for name in rows], color=INK)
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.xaxis.set_major_locator(few_ticks())
+        axes.grid(axis="x")
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel(worth[1] if narrow else worth[0])
+
+    parts = [f"{each} {decimal(min(values))} to {decimal(max(values))}" for each, values in rows.items()]
+    height = 60 + 24 * len(rows)
+    return plot(name, draw, (1000, height), height, f"Importance of {of}: {'; '.join(parts)}.", caption)
 
 
 def swarm(places: Sequence[float], width: float = 0.012) -> Any:

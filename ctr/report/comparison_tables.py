@@ -18,20 +18,18 @@ def settings_table(document: Document) -> Table:
         rows.append(
             [
                 _name(each, document, chosen),
-                _number(each["kept"], count),
-                _number(each["ratio"], share),
-                _number(
-                    each["fields_kept"], lambda value: f"{value:g}" if value % 1 == 0 else f"{value:.1f}"
-                ),
-                _number(each["parameters"], count),
-                _number(each["table_bytes"], size),
-                _number(each["bundle_bytes"], size),
-                *([_number(each["cost"], lambda value: f"{value:g}")] if _costs(document) else []),
+                number(each["kept"], count),
+                number(each["ratio"], share),
+                number(each["fields_kept"], lambda value: f"{value:g}" if value % 1 == 0 else f"{value:.1f}"),
+                number(each["parameters"], count),
+                number(each["table_bytes"], size),
+                number(each["bundle_bytes"], size),
+                *([number(each["cost"], lambda value: f"{value:g}")] if _costs(document) else []),
                 _spread(each["valid"]["auc"]),
                 _spread(each["test"]["auc"]),
                 _spread(each["valid"]["logloss"]),
                 _spread(each["test"]["logloss"]),
-                _number(each["seconds"], duration),
+                number(each["seconds"], duration),
             ]
         )
     columns = ["setting", "values kept", "share", "fields", "parameters", "tables", "bundle"]
@@ -87,12 +85,12 @@ def _columns(document: Document) -> list[str]:
 def _numbers(difference: Mapping[str, Any]) -> list[Cell]:
     wide = difference["auc_corrected"]
     return [
-        _number(difference["auc"]["value"], signed),
-        Cell(_bounds(difference["auc"]), difference["auc"]["low"]),
-        Cell(_bounds(wide), wide["low"]),
-        _number(difference["p_holm"], _p),
-        _number(difference["logloss"]["value"], signed),
-        Cell(_bounds(difference["logloss"]), difference["logloss"]["low"]),
+        number(difference["auc"]["value"], signed),
+        Cell(bounds(difference["auc"]), difference["auc"]["low"]),
+        Cell(bounds(wide), wide["low"]),
+        number(difference["p_holm"], _p),
+        number(difference["logloss"]["value"], signed),
+        Cell(bounds(difference["logloss"]), difference["logloss"]["low"]),
     ]
 
 
@@ -128,17 +126,17 @@ def stability_table(document: Document) -> Table | None:
         rows.append(
             [
                 _name(each, document),
-                _number(each["runs"], count),
+                number(each["runs"], count),
                 Cell(
                     "{} ({} to {})".format(*(_two(index[key]) for key in ("value", "low", "high"))),
                     index["value"],
                 )
                 if index
                 else Cell("-"),
-                _number(each["features"]["jaccard"], _two),
-                _number(fields and fields["value"], _two),
-                _number(pairs and pairs["jaccard"], _two),
-                _number(each["coin_flips"] if each["runs"] > 1 else None, count),
+                number(each["features"]["jaccard"], _two),
+                number(fields and fields["value"], _two),
+                number(pairs and pairs["jaccard"], _two),
+                number(each["coin_flips"] if each["runs"] > 1 else None, count),
                 Cell(_named(each["coin_flips_named"])),
             ]
         )
@@ -150,6 +148,30 @@ def stability_table(document: Document) -> Table | None:
         "thirds of the runs keep. No index where every run chooses all, or none."
     )
     return Table("stability", caption, columns, rows, words=[named]) if rows else None
+
+
+def methods_table(document: Document) -> Table | None:
+    """Pairs whose interaction is another one with another seed; None where no pairs were chosen, or all agree."""
+    rows = [
+        [
+            _name(each, document),
+            number(each["pairs"]["methods"], _two),
+            number(each["pairs"]["changing"], count),
+            Cell(f"{pair['field_a']} x {pair['field_b']}"),
+            *(number(pair[method], count) for method in ("memorize", "factorize", "naive")),
+        ]
+        for each in document["stability"]
+        for pair in ((each["pairs"] or {}).get("changing_named") or [])[:_MOST_PAIRS]
+    ]
+    caption = (
+        "Runs in which a pair is memorized, factorized, or left alone (naive), of the pairs that are not the same in "
+        "all runs, least agreed on first. Agreement over all pairs: Fleiss's kappa, 1 where runs agree, 0 as by chance."
+    )
+    columns = ["set", "agreement", "pairs that change", "pair", "memorized", "factorized", "naive"]
+    return Table("methods", caption, columns, rows, words=columns[3:4]) if rows else None
+
+
+_MOST_PAIRS = 10
 
 
 def _named(features: Sequence[Mapping[str, Any]], most: int = 4) -> str:
@@ -184,7 +206,8 @@ def _name(each: Mapping[str, Any], document: Document, more: str = "") -> Cell:
     return Cell(text.replace(" %", "\u00a0%"))  # the number and its unit stay on one line
 
 
-def _number(value: float | None, write: Any) -> Cell:
+def number(value: float | None, write: Any) -> Cell:
+    """A number as `write` puts it, or "-"."""
     return Cell(write(value), value) if value is not None and known(value) else Cell("-")
 
 
@@ -194,7 +217,8 @@ def _spread(metric: Mapping[str, Any]) -> Cell:
     return Cell(text, metric["mean"])
 
 
-def _bounds(interval: Mapping[str, float]) -> str:
+def bounds(interval: Mapping[str, float]) -> str:
+    """`-0.0012 to +0.0034`."""
     return f"{signed(interval['low'])} to {signed(interval['high'])}"
 
 

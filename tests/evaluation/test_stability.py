@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ctr.evaluation.stability import coin_flips, jaccard, nogueira
+from ctr.evaluation.stability import agreement, coin_flips, jaccard, nogueira
 from tests.reference.stability import nogueira as slow_nogueira
 
 
@@ -41,3 +41,19 @@ def test_jaccard_is_the_mean_over_pairs_of_runs():
 def test_coin_flips_are_chosen_by_a_third_to_two_thirds_of_the_runs():
     choices = np.array([[1, 1, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0]], bool)
     assert coin_flips(choices).tolist() == [1, 2]
+
+
+def test_agreement_is_fleisss_kappa_of_its_worked_example():
+    # 14 raters put 10 things into 5 kinds: a worked example often quoted for it, kappa 0.210.
+    table = [[0, 0, 0, 0, 14], [0, 2, 6, 4, 2], [0, 0, 3, 5, 6], [0, 3, 9, 2, 0], [2, 2, 8, 1, 1]]
+    table += [[7, 7, 0, 0, 0], [3, 2, 6, 3, 0], [2, 5, 3, 2, 2], [6, 5, 2, 1, 0], [0, 2, 2, 3, 7]]
+    kinds = np.array([np.repeat(np.arange(5), counts) for counts in table]).T
+    assert agreement(kinds) == pytest.approx(0.210, abs=5e-4)
+
+
+def test_agreement_is_one_where_runs_agree_and_nothing_where_there_is_nothing_to_agree_on():
+    assert agreement(np.tile([0, 1, 2, 1], (3, 1))) == pytest.approx(1.0)
+    assert agreement(np.array([[0, 1, 2]])) is None
+    assert agreement(np.ones((3, 4), int)) is None
+    drawn = np.random.default_rng(0).integers(0, 3, (5, 4000))
+    assert agreement(drawn) == pytest.approx(0.0, abs=0.02)

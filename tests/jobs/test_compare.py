@@ -148,6 +148,9 @@ def test_stability_is_told_for_every_set_of_a_selector(document):
     importance = document["equal_runs"]["importance"]
     assert set(importance) == {"user", "noise", "tags"}
     assert min(importance["user"]) > 0.05 > max(map(abs, importance["noise"]))
+    pairs = {tuple(each["fields"]): each["values"] for each in document["equal_runs"]["pair_importance"]}
+    assert set(pairs) == {("user", "noise"), ("user", "tags"), ("noise", "tags")}
+    assert max(map(abs, pairs["user", "noise"])) < 0.05
 
 
 def test_the_same_command_again_writes_nothing(finished, log, runs):

@@ -171,3 +171,23 @@ def test_mlflow_ids_are_found_by_what_run_folders_say(runs, tmp_path, monkeypatc
     assert [folder.name for folder in FinishedRuns(names).folders] == ["tiny-0", "tiny-1"]
     with pytest.raises(CtrError, match="name the folder of the run, or the store with --tracking-uri"):
         FinishedRuns([names[0], "f" * 32])
+
+
+def test_mlflow_ids_whose_folders_are_elsewhere_are_compared_by_what_was_logged(runs, tmp_path, monkeypatch):
+    pytest.importorskip("sqlalchemy", reason="MLflow is not installed")
+    from ctr.tracking import Tracker
+
+    monkeypatch.chdir(tmp_path)
+    tracker, ids = Tracker.open(None, "ctr", fallback=tmp_path / "runs"), []
+    config = {"output": {"folder": "elsewhere"}}
+    for name in runs[:2]:
+        folder = tmp_path / name
+        with tracker.job(folder.name, config=config, config_text="", tags={}, datasets=[]) as logged:
+            logged.finish(json.loads((folder / "report.json").read_text()), folder, scores=True)
+        ids.append(logged.run_id)
+    found = FinishedRuns(ids, fetched=tmp_path / "out" / "runs")
+    assert [folder.relative_to(tmp_path / "out" / "runs").name for folder in found.folders] == ids
+    there = FinishedRuns(runs[:2])
+    for ours, theirs in zip(found.entries(), there.entries(), strict=True):
+        assert (ours.setting, ours.seed) == (theirs.setting, theirs.seed)
+        assert (ours.test == theirs.test).all()

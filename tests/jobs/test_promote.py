@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -14,6 +15,7 @@ from ctr.errors import ConfigError, CtrError, ThresholdError
 from ctr.jobs.run_registration import version_tags
 from ctr.registry import Aliases, Version, aliases, crown
 from ctr.tracking import Tracker
+from tests.mlflow_server import mlflow_server
 
 pytest.importorskip("sqlalchemy", reason="MLflow is not installed")
 
@@ -52,6 +54,14 @@ def promotion_in(folder):
     return json.loads((folder / "evaluation.json").read_text())["promotion"]
 
 
+def logged_promotion(client, folder, into):
+    """What MLflow's copy of an evaluation says of its promotion."""
+    into.mkdir()
+    run_id = json.loads((folder / "evaluation.json").read_text())["mlflow_run"]
+    path = Path(client.download_artifacts(run_id, "evaluation.json", str(into)))
+    return json.loads(path.read_text())["promotion"]
+
+
 def test_a_candidate_that_gains_becomes_the_champion(finished, tmp_path, client):
     crown(client, registered(tmp_path, finished.candidate))
     registered(tmp_path, finished.champion)  # which is the better one on this log, and smaller
@@ -62,6 +72,7 @@ def test_a_candidate_that_gains_becomes_the_champion(finished, tmp_path, client)
     assert promotion["bytes"]["candidate"] < promotion["bytes"]["champion"]
     assert (promotion["champion"], promotion["candidate"], promotion["outcome"]) == (1, 2, "promoted")
     assert found.sentence in (tmp_path / "out" / "evaluation.html").read_text()
+    assert logged_promotion(client, tmp_path / "out", tmp_path / "copy") == promotion
     tags = client.get_model_version("ads", "2").tags
     assert tags["promotion.outcome"] == "promoted"
     assert tags["promotion.rule"] == "low > 0, or low >= -0.9 and fewer bytes"
@@ -70,6 +81,27 @@ def test_a_candidate_that_gains_becomes_the_champion(finished, tmp_path, client)
     again = promoted(finished)  # by a scheduler that repeats itself
     assert again.folder is None
     assert "nothing to do" in again.sentence
+
+
+@pytest.mark.slow
+def test_on_a_server_a_candidate_becomes_the_champion_too(finished, tmp_path):
+    (tmp_path / "server").mkdir()
+    with mlflow_server(tmp_path / "server") as uri:
+        tracker = Tracker.open(uri, "ctr", fallback=tmp_path / "runs")
+        versions = []
+        for run in (finished.candidate, finished.champion):
+            with tracker.job(run.name, config={}, config_text="", tags={}, datasets=[]) as tracked:
+                tracked.files(run)
+                tracked.register("ads", version_tags(run, json.loads((run / "report.json").read_text())))
+            versions.append(tracked.registered)
+        first = job.promote("ads", [], tracking=uri, first=True)
+        assert first.version.number == 2  # the newest candidate
+        client = tracker._connection._client
+        crown(client, versions[0])
+        found = promoted(finished, tracking=uri, margin=0.9)
+        assert aliases(client, "ads").numbers == (2, 2)
+        assert logged_promotion(client, tmp_path / "out", tmp_path / "copy")["outcome"] == "promoted"
+        assert client.get_model_version("ads", "2").tags["promotion.sentence"] == found.sentence
 
 
 def test_a_candidate_that_the_rule_does_not_let_pass_is_not_promoted(finished, tmp_path, client):
@@ -81,6 +113,7 @@ def test_a_candidate_that_the_rule_does_not_let_pass_is_not_promoted(finished, t
     assert aliases(client, "ads").numbers == (1, 2)
     assert client.get_model_version("ads", "2").tags["promotion.outcome"] == "not promoted"
     assert promotion_in(tmp_path / "out")["outcome"] == "not promoted"
+    assert logged_promotion(client, tmp_path / "out", tmp_path / "copy")["outcome"] == "not promoted"
 
 
 def test_the_first_champion_is_named_by_hand(finished, tmp_path, client):

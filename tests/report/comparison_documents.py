@@ -9,6 +9,7 @@ from ctr.jobs.comparison_document import build_document
 from ctr.jobs.entries import Entry, Rows, Setting, by_setting, judged
 from ctr.jobs.valid_choice import choose
 from ctr.report.comparison_words import verdict_words
+from ctr.report.walk_words import walk_words
 
 ROWS = 1500
 FIELDS = {"user_id": 900, "item_id": 500, "hour": 24, "noise <b>": 60}
@@ -49,6 +50,7 @@ def entries(seeds=(0, 1, 2)):
                 "valid": {"auc": 0.79 - loss / 10 + 0.001 * seed, "logloss": 0.5 + loss / 20},
                 "seconds": {"search": 1.0, "train": 4.0 + seed},
                 "importance": {name: 0.1 / (n + 1) + 0.01 * seed for n, name in enumerate(FIELDS)},
+                "pair_importance": [("user_id", "item_id", 0.02 - 0.03 * seed), ("user_id", "hour", 0.001)],
             }
             probabilities = 1.0 / (1.0 + np.exp(-(scores - 1.2)))
             setting = Setting(role, label, size, "deepfm", "table")
@@ -57,6 +59,9 @@ def entries(seeds=(0, 1, 2)):
             )
             found.append(judged(entry, probabilities, rows))
     return found, rows
+
+
+PAIR = {"field_a": "user_id", "field_b": "noise <b>", "memorize": 2, "factorize": 0, "naive": 1}
 
 
 def _alike(label, size):
@@ -70,11 +75,57 @@ def _alike(label, size):
         "runs": 3,
         "features": {"nogueira": index, "jaccard": 0.8},
         "fields": {"nogueira": None, "jaccard": 1.0},
-        "pairs": None,
+        "pairs": {"nogueira": None, "jaccard": 0.5, "methods": 0.4, "changing": 3, "changing_named": [PAIR]},
         "coin_flips": 7,
         "coin_flips_named": [{"field": "user_id", "value": "<u7>", "count": 40}],
         "fields_by_run": dict.fromkeys(FIELDS, 3),
     }
+
+
+def _walk(margin=0.001):
+    """A set that ages by 0.004 a day, over four windows."""
+
+    def difference(value):
+        bounds = {"low": value - 0.003, "high": value + 0.003}
+        wide = {"low_corrected": value - 0.005, "high_corrected": value + 0.005}
+        outcome = "loss" if value < -0.003 else "undecided"
+        decision = {"outcome": outcome, "provable": 0.003, "more_rows": 1000, "seeds_known": True}
+        return {"value": value, **bounds, **wide, "by_seed": [value], **decision}
+
+    def points(pace, lines):
+        return [
+            {"window": n, "auc": 0.78 + pace * n, "keep_all_auc": 0.782}
+            | {
+                f"minus_{line}": difference(pace * n - (0.002 if line == "keep_all" else 0.0))
+                for line in lines
+            }
+            for n in range(4)
+        ]
+
+    both = ("keep_all", "anew")
+    lines = {"drop": points(-0.004, both), "keep": points(-0.001, both), "anew": points(0.0, both[:1])}
+    pace = {"value": -0.004, "low": -0.005, "high": -0.003, "by_seed": [-0.004], "outcome": "ages"}
+    pace |= {"seeds_known": True, "margin_after": {"value": 0.25, "low": 0.2, "high": 0.33}}
+    one = {"role": "selector", "label": "optfs", "size": 0.5, "backbone": "deepfm", "embedding": "table"}
+    one |= {"points": lines, "pace": {"drop": pace, "keep": {**pace, "outcome": "undecided"}}}
+    windows = [
+        {
+            "age": float(n),
+            "first": f"2024-01-0{n + 1}T00:00:00+00:00",
+            "end": f"2024-01-0{n + 2}T00:00:00+00:00",
+            "rows": 5000,
+            "positives": 900,
+            "trained_on": {"train": 9000, "valid": 1000},
+            "features": 1400 + n,
+            "unjudged": {"any": 0.1 + 0.1 * n, "fields": dict.fromkeys(FIELDS, 0.05 * n)},
+            "test_reads": 1,
+        }
+        for n in range(4)
+    ]
+    walk = {"column": "when <i>", "age_unit": "day", "new_values": ["drop", "keep"], "level": 0.99}
+    walk |= {"windows": windows, "sets": [one]}
+    one["sentence"] = walk_words(walk, one, margin)
+    return walk
 
 
 @cache
@@ -103,4 +154,5 @@ def document(seeds=(0, 1, 2)):
     }
     built["margin"] |= {"foreseen": 0.004, "assumed_auc": 0.75, "assumed_correlation": 0.95}
     built["verdict"] = verdict_words(built)
+    built["walk_forward"] = _walk()
     return built

@@ -5,7 +5,9 @@ import pytest
 from ctr.report import comparison_tables as tables
 from ctr.report.comparison import write_comparison
 from ctr.report.comparison_plots import swarm
+from ctr.report.comparison_walk import unjudged_table, walked_sets, windows_table
 from ctr.report.comparison_words import margin_words, more_words, rival_words, setting_words
+from ctr.report.walk_words import walk_words
 from tests.report.browser import needs_chromium, opened, probed
 from tests.report.comparison_documents import document
 
@@ -15,8 +17,16 @@ found.orders.down = order("table-keep-all", 2);
 press("table-keep-all", 1);
 found.orders.words = order("table-keep-all", 1);
 """
-PLOTS = ["curve-bundle-bytes", "curve-kept", "curve-parameters", "differences", "fields-kept", "gates"]
-PLOTS += ["importance", "stability"]
+PLOTS = [
+    "ageing-0",
+    "curve-bundle-bytes",
+    "curve-kept",
+    "curve-parameters",
+    "differences",
+    "fields-kept",
+    "gates",
+]
+PLOTS += ["importance", "pair-importance", "stability"]
 
 
 @pytest.fixture(scope="module")
@@ -93,12 +103,51 @@ def test_every_table_names_its_settings_and_units():
     assert any("minus unified" in row[0].text for row in against.rows)
     assert tables.areas_table(built).rows[0][0].text == "optfs"
     assert "user_id=<u7>" in tables.stability_table(built).rows[0][-1].text
+    methods = tables.methods_table(built)
+    assert {len(row) for row in methods.rows} == {len(methods.columns)}
+    assert [cell.text for cell in methods.rows[0][1:]] == ["0.40", "3", "user_id x noise <b>", "2", "0", "1"]
 
 
 def test_one_seed_has_no_spread_and_says_so_everywhere():
     built = document(seeds=(0,))
     assert "(this model only)" in built["verdict"]
     assert "(" not in tables.settings_table(built).rows[0][7].text
+
+
+def test_how_a_set_ages_is_told_in_plain_words():
+    (one,) = document()["walk_forward"]["sets"]
+    assert one["sentence"] == (
+        "optfs at 50 %, selected on rows before 2024-01-01: trained again 3 days later, beside keep-all it loses "
+        "0.0140 (0.0110 to 0.0170). Age costs it 0.00400 of AUC a day (0.00300 to 0.00500), beside a set selected "
+        "anew: 0.001 is reached after 0.25 days (0.2 to 0.33). 40.0 % of impressions then show a value that it never "
+        "judged, 10.0 % at the start. With new values kept, it loses 0.0050 (0.0020 to 0.0080)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("outcome", "words"),
+    [
+        ("none_seen", "Age costs it no more than 0.001 of AUC within 3 days, beside a set selected anew."),
+        ("undecided", "Whether it ages is not decided: a day costs 0.00400 of AUC (0.00300 to 0.00500)"),
+        ("gains", "Selecting anew is no better: that costs -0.00400 of AUC a day"),
+    ],
+)
+def test_ageing_is_claimed_only_where_it_was_found(outcome, words):
+    walk = document()["walk_forward"]
+    one = {**walk["sets"][0]}
+    one["pace"] = {"drop": {**one["pace"]["drop"], "outcome": outcome}}
+    assert words in walk_words(walk, one, 0.001)
+
+
+def test_a_walk_has_a_table_by_age_one_of_its_windows_and_one_of_what_was_never_judged():
+    built = document()
+    ((_, _, by_age),) = walked_sets(built)
+    assert [row[0].text for row in by_age.rows] == ["0 days", "1 day", "2 days", "3 days"]
+    found = [by_age, windows_table(built), unjudged_table(built)]
+    assert all({len(row) for row in table.rows} == {len(table.columns)} for table in found)
+    assert unjudged_table(built).rows[0][2].text == "15.0 %"
+    assert walked_sets({**built, "walk_forward": None}) == []
+    assert windows_table({**built, "walk_forward": None}) is None
 
 
 def test_names_from_the_log_are_escaped(page):
