@@ -23,6 +23,7 @@ class Inputs(NamedTuple):
     vectors: (B, T) numbers of the vector fields side by side, or None where there are none.
     places, list_places: (B, S, R) and (L, R) int64, where hashed features are read (`ctr.dataset.placement`); None
         where the number of a feature is its row.
+    cross_rows: (B, M) int64 rows of the crosses of M memorized pairs; None where the network is to find them.
     """
 
     ids: Tensor
@@ -33,6 +34,7 @@ class Inputs(NamedTuple):
     vectors: Tensor | None = None
     places: Tensor | None = None
     list_places: Tensor | None = None
+    cross_rows: Tensor | None = None
 
 
 class Lookup(torch.autograd.Function):
