@@ -167,11 +167,8 @@ def pool_lists(rows: Tensor, slots: Tensor, lengths: Tensor, pooling: tuple[Pool
     largest = sums
     if "max" in pooling:
         index = slots.unsqueeze(-1).expand_as(rows)
-        # Every list holds at least one value, so no zero of the start is left.
-        largest = (
-            rows.new_zeros(lengths.numel(), rows.shape[-1])
-            .scatter_reduce(0, index, rows, "amax", include_self=False)
-            .view(shape)
-        )
+        # Every list holds at least one value, so no infinity of the start is left.
+        start = rows.new_full((lengths.numel(), rows.shape[-1]), -torch.inf)
+        largest = start.scatter_reduce(0, index, rows, "amax").view(shape)
     by_word = {"mean": sums / counts, "sum": sums, "max": largest}
     return torch.stack([by_word[word][:, number] for number, word in enumerate(pooling)], dim=1)  # (B, M, W)

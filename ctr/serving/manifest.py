@@ -13,11 +13,14 @@ import ctr
 from ctr.dataset.personal_fields import PersonalField
 from ctr.dataset.placement import Composition
 from ctr.errors import ConfigError, CtrError, DataError
+from ctr.serving.storage import Dtype
 from ctr.settings import Strict
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+GRAPHS = 3  # the first format whose network is a graph
 MANIFEST, SCHEMA, VOCABULARY = "manifest.json", "schema.json", "vocabulary.parquet"
 WEIGHTS, GOLDEN = "weights.safetensors", "golden.parquet"
+GRAPH, OUTPUTS = "network.onnx", ("logit", "probability")
 KEPT_VALUES = "kept_values.parquet"
 CROSSES = "crosses.parquet"
 ALWAYS = (SCHEMA, WEIGHTS, GOLDEN)
@@ -26,6 +29,9 @@ _LARGEST = 256 << 20
 
 Finite = Annotated[float, Key(allow_inf_nan=False)]
 Count = Annotated[int, Key(ge=0, lt=1 << 48)]
+GraphArray = Literal[
+    "ids", "values", "list_ids", "list_slots", "list_lengths", "vectors", "places", "list_places", "cross_rows"
+]
 
 
 class FileEntry(Strict):
@@ -153,6 +159,16 @@ class ModelEntry(Strict):
     shipped: TrainedModel
 
 
+class NetworkEntry(Strict):
+    """The network is the graph `network.onnx`. inputs: what it reads, by the names of `ctr.serving.rows`.
+
+    dtype: of tables and of the matrices of dense layers (`ctr.serving.storage`).
+    """
+
+    inputs: Annotated[list[GraphArray], Key(min_length=1)]
+    dtype: Dtype
+
+
 class Manifest(Strict):
     """What `manifest.json` says.
 
@@ -161,7 +177,7 @@ class Manifest(Strict):
     that was evaluated. model: which one that was, and which one the weights are. encoding: of values, by the vocabulary
     file or as hashes, of which kept_values are kept. placement: which rows of which tables a feature reads
     (`ctr.dataset.placement`); None where its id is its row. crosses: of memorized pairs, whose admitted keys are in a
-    file; None where no pair is memorized.
+    file; None where no pair is memorized. network: the graph that scores; None in the formats before `GRAPHS`.
     """
 
     format_version: int
@@ -184,12 +200,14 @@ class Manifest(Strict):
     placement: PlacementEntry | None = None
     kept_values: KeptValuesEntry | None = None
     crosses: CrossesEntry | None = None
+    network: NetworkEntry | None = None
 
     @property
     def required(self) -> tuple[str, ...]:
         """Files of every bundle with this encoding, and with crosses or without."""
         own = (KEPT_VALUES if self.encoding == "hashed" else VOCABULARY,)
-        return (*ALWAYS, *own, *((CROSSES,) if self.crosses else ()))
+        graph = (GRAPH,) if self.network else ()
+        return (*ALWAYS, *own, *graph, *((CROSSES,) if self.crosses else ()))
 
 
 def broken(folder: Path, found: str) -> DataError:
@@ -238,7 +256,10 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         if render_manifest(content) != text:
             raise ValueError("its checksum is not the one recorded, the file was altered")
-        return Manifest.model_validate_json(text)
+        manifest = Manifest.model_validate_json(text)
+        if (manifest.network is None) != (version < GRAPHS):
+            raise ValueError(f"network: format version {version} has {'a' if version >= GRAPHS else 'no'} graph")
+        return manifest
     except (ValueError, RecursionError) as error:  # a ValidationError is a ValueError
         raise broken(folder, f'"{MANIFEST}": {first_line(error)}') from None
 
