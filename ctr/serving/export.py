@@ -2,7 +2,6 @@
 
 import errno
 import json
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,6 +34,7 @@ from ctr.errors import CtrError
 from ctr.network.network import Architecture, Network
 from ctr.serving import manifest as parts
 from ctr.serving.bundle import GOLDEN_PROBABILITY, VOCABULARY_COLUMNS
+from ctr.serving.costs import cost_entry, size_entry
 from ctr.serving.forward import probabilities
 from ctr.serving.joins import attributes, embedded, joined_from
 from ctr.serving.network_files import as_stored, write_network
@@ -44,7 +44,7 @@ from ctr.serving.storage import Dtype
 
 _GOLDEN_ROWS = 200
 _GOLDEN_BYTES = 1 << 20
-_PACKAGES = ("polars", "polars-hash", "numpy", "safetensors", "torch", "onnx", "onnxscript", "onnxruntime")
+_PACKAGES = ("polars", "polars-hash", "numpy", "safetensors", "torch", "onnx", "onnxruntime")
 
 
 def export_bundle(
@@ -61,6 +61,8 @@ def export_bundle(
     provenance: Mapping[str, Any],
     crosses: CrossKeys | None = None,
     dtype: Dtype = "float32",
+    rounding: Mapping[str, float] | None = None,
+    keep_all: Architecture | None = None,
 ) -> int:
     """Write a bundle; an earlier one in the same folder is replaced. It appears whole or not at all.
 
@@ -77,6 +79,8 @@ def export_bundle(
         provenance: where it comes from, as JSON.
         crosses: by which those of memorized pairs are found, where pairs are modelled.
         dtype: in which weights are stored (`ctr.serving.storage`).
+        rounding: what that changes on valid, as `ctr.serving.manifest.RoundingEntry`; nothing in float32.
+        keep_all: architecture of the network before selection, where it is known.
 
     Returns:
         Bytes of all files together.
@@ -105,7 +109,9 @@ def export_bundle(
         entry, tensors = write_network(
             built, network, architecture, golden.encoded, dtype=dtype, keep_rate=dataset.schema.keep_rate
         )
-        golden.write(built, probabilities(as_stored(network, dtype), golden.encoded, dataset.schema.keep_rate))
+        golden.write(
+            built, probabilities(as_stored(network, dtype), golden.encoded, dataset.schema.keep_rate)
+        )
         files = {path.relative_to(built).as_posix(): path for path in built.rglob("*") if path.is_file()}
         content = {
             "format_version": parts.FORMAT_VERSION,
@@ -128,6 +134,9 @@ def export_bundle(
             "provenance": dict(provenance),
             "versions": {"ctr": ctr.__version__, **{name: version(name) for name in _PACKAGES}},
             "network": entry.model_dump(),
+            "rounding": None if rounding is None else dict(rounding),
+            "sizes": size_entry(network, dtype, keep_all),
+            "costs": cost_entry(layout, architecture.pairs, crosses, tensors),
             "files": {name: parts.file_entry(files[name]).model_dump() for name in sorted(files)},
         }
         plain = json.loads(json.dumps(content))

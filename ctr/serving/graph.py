@@ -1,7 +1,7 @@
 """A network as an ONNX graph without weights, from the operators that `torch.export` sees it run.
 
-Shapes: B rows, L list values, as in `ctr.serving.rows.EncodedRows`, whose arrays are the inputs; and `cross_rows` (B, M),
-the rows of crosses of memorized pairs. Outputs: `logit` (B,) float32 and `probability` (B,) float64.
+Shapes: B rows, L list values, as in `ctr.serving.rows.EncodedRows`, whose arrays are the inputs; and `cross_rows`
+(B, M), the rows of crosses of memorized pairs. Outputs: `logit` (B,) float32 and `probability` (B,) float64.
 
 Weights are inputs too, named as in the network's state: `ctr.serving.stored_graph` makes of them what a bundle stores.
 """
@@ -62,8 +62,8 @@ class Probabilities(nn.Module):
         given = dict(zip(self.names, arrays, strict=True))
         none = arrays[0].new_zeros(0, dtype=torch.int64)
         lengths = arrays[0].new_zeros(arrays[0].shape[0], 0)
-        absent = {"values": None, "list_ids": none, "list_slots": none, "list_lengths": lengths}
-        logits = self.network(Inputs(**{**absent, **given}))
+        inputs = Inputs(given["ids"], None, none, none, lengths)._replace(**given)
+        logits = self.network(inputs)
         return logits, torch.sigmoid(logits.double() + self.get_buffer(LOG_KEEP_RATE))
 
 
@@ -78,9 +78,7 @@ def network_graph(architecture: Architecture, inputs: Sequence[GraphInput]) -> o
     Raises:
         CtrError: a layer uses an operator that has no line in `ctr.serving.operators`.
     """
-    small = replace(
-        architecture, rows=_FEW, second_rows=min(_FEW, architecture.second_rows), init_scale=None
-    )
+    small = replace(architecture, rows=_FEW, second_rows=min(_FEW, architecture.second_rows), init_scale=None)
     if architecture.pairs is not None:
         small = replace(small, pairs=replace(architecture.pairs, cross_rows=_FEW, factor_rows=_FEW))
     return onnx.load_model_from_string(_exported(small, tuple(inputs)))
@@ -101,7 +99,7 @@ def _exported(architecture: Architecture, inputs: tuple[GraphInput, ...]) -> byt
     graph = _translated(program, served, inputs)
     opset = helper.make_opsetid("", _OPSET)
     model = helper.make_model(graph, opset_imports=[opset], ir_version=_IR, producer_name="ctr")
-    return model.SerializeToString(deterministic=True)
+    return bytes(model.SerializeToString(deterministic=True))
 
 
 def _translated(
@@ -142,7 +140,8 @@ def _stated(
 
 def _called(emit: Emitter, node: fx.Node, found: dict[str, Any]) -> Any:
     """What a call of an operator gives: an operand, several, or the name of a size."""
-    args, keys = fx.map_arg((node.args, node.kwargs), lambda arg: found[arg.name])
+    args: Any = fx.map_arg(node.args, lambda arg: found[arg.name])
+    keys: Any = fx.map_arg(node.kwargs, lambda arg: found[arg.name])
     if node.target is operator.getitem:
         return args[0][args[1]]
     emitted = OPERATORS.get(str(node.target))

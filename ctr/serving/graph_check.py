@@ -16,10 +16,44 @@ from onnx import TensorProto
 
 from ctr.serving.stored_graph import Stretch
 
-OPERATORS = frozenset(
-    "Add And Cast Clip Concat ConstantOfShape Div Equal Expand Flatten Gather GatherElements Gemm Greater Identity "
-    "LayerNormalization MatMul Mod Mul Neg Not Or ReduceMax ReduceSum Relu Reshape ScatterElements ScatterND Shape "
-    "Sigmoid Slice Split Squeeze Sub Sum Transpose Unsqueeze Where BatchNormalization".split()
+OPERATORS = frozenset(  # those of `ctr.serving.operators` and of `ctr.serving.stored_graph`
+    {
+        *(
+            "Add",
+            "And",
+            "BatchNormalization",
+            "Cast",
+            "Clip",
+            "Concat",
+            "ConstantOfShape",
+            "Div",
+            "Equal",
+            "Expand",
+        ),
+        *(
+            "Gather",
+            "GatherElements",
+            "Gemm",
+            "Greater",
+            "Identity",
+            "LayerNormalization",
+            "MatMul",
+            "Mod",
+            "Mul",
+        ),
+        *(
+            "Not",
+            "ReduceMax",
+            "ReduceSum",
+            "Relu",
+            "Reshape",
+            "ScatterElements",
+            "ScatterND",
+            "Shape",
+            "Sigmoid",
+        ),
+        *("Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where"),
+    }
 )
 _LARGEST_GRAPH = 16 << 20  # bytes; the graphs of networks with hundreds of fields have less than one
 _NODES = 20_000
@@ -28,7 +62,11 @@ _MANY = 1000  # rows, and list values
 
 
 def checked_graph(
-    content: bytes, weights: Mapping[str, Stretch], location: str, inputs: Sequence[str], outputs: Sequence[str]
+    content: bytes,
+    weights: Mapping[str, Stretch],
+    location: str,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
 ) -> onnx.ModelProto:
     """The graph that a file holds.
 
@@ -71,7 +109,7 @@ def _check_operators(model: onnx.ModelProto) -> None:
             raise ValueError(f'the operator "{node.op_type}" has an attribute that no network needs')
 
 
-_PLAIN = {
+_PLAIN = {  # kinds of attributes: no graphs
     onnx.AttributeProto.FLOAT,
     onnx.AttributeProto.INT,
     onnx.AttributeProto.INTS,

@@ -30,7 +30,15 @@ _LARGEST = 256 << 20
 Finite = Annotated[float, Key(allow_inf_nan=False)]
 Count = Annotated[int, Key(ge=0, lt=1 << 48)]
 GraphArray = Literal[
-    "ids", "values", "list_ids", "list_slots", "list_lengths", "vectors", "places", "list_places", "cross_rows"
+    "ids",
+    "values",
+    "list_ids",
+    "list_slots",
+    "list_lengths",
+    "vectors",
+    "places",
+    "list_places",
+    "cross_rows",
 ]
 
 
@@ -169,6 +177,50 @@ class NetworkEntry(Strict):
     dtype: Dtype
 
 
+class SizeEntry(Strict):
+    """Learned numbers, and bytes of them all and of those in tables: see `ctr.serving.costs`."""
+
+    parameters: Count
+    bytes: Count
+    table_bytes: Count
+
+
+class SizesEntry(Strict):
+    """Before selection, in float32, where that is known; and what the bundle holds, as it is stored."""
+
+    keep_all: SizeEntry | None
+    kept: SizeEntry
+
+
+class RowsEntry(Strict):
+    """Rows in tables and their bytes; null where rows are shared, and nobody's own."""
+
+    rows: Count | None
+    bytes: Count | None
+
+
+class PairRowsEntry(RowsEntry):
+    """The same of a pair of fields."""
+
+    fields: Annotated[list[str], Key(min_length=2, max_length=2)]
+    method: Literal["memorize", "factorize"]
+
+
+class CostsEntry(Strict):
+    """What each field and each pair takes in tables."""
+
+    fields: dict[str, RowsEntry]
+    pairs: list[PairRowsEntry]
+
+
+class RoundingEntry(Strict):
+    """What storing weights in fewer bits changes on valid: AUC with it and without, largest change of a probability."""
+
+    auc: Finite
+    float32_auc: Finite
+    largest_change: Annotated[float, Key(ge=0.0, le=1.0)]
+
+
 class Manifest(Strict):
     """What `manifest.json` says.
 
@@ -177,7 +229,8 @@ class Manifest(Strict):
     that was evaluated. model: which one that was, and which one the weights are. encoding: of values, by the vocabulary
     file or as hashes, of which kept_values are kept. placement: which rows of which tables a feature reads
     (`ctr.dataset.placement`); None where its id is its row. crosses: of memorized pairs, whose admitted keys are in a
-    file; None where no pair is memorized. network: the graph that scores; None in the formats before `GRAPHS`.
+    file; None where no pair is memorized. network: the graph that scores; None in the formats before `GRAPHS`, as are
+    sizes and costs. rounding: None where weights are float32.
     """
 
     format_version: int
@@ -201,6 +254,9 @@ class Manifest(Strict):
     kept_values: KeptValuesEntry | None = None
     crosses: CrossesEntry | None = None
     network: NetworkEntry | None = None
+    rounding: RoundingEntry | None = None
+    sizes: SizesEntry | None = None
+    costs: CostsEntry | None = None
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -258,7 +314,9 @@ def read_manifest(folder: Path) -> Manifest:
             raise ValueError("its checksum is not the one recorded, the file was altered")
         manifest = Manifest.model_validate_json(text)
         if (manifest.network is None) != (version < GRAPHS):
-            raise ValueError(f"network: format version {version} has {'a' if version >= GRAPHS else 'no'} graph")
+            raise ValueError(
+                f"network: format version {version} has {'a' if version >= GRAPHS else 'no'} graph"
+            )
         return manifest
     except (ValueError, RecursionError) as error:  # a ValidationError is a ValueError
         raise broken(folder, f'"{MANIFEST}": {first_line(error)}') from None

@@ -55,7 +55,7 @@ class Emitter:
 
     def constant(self, values: npt.ArrayLike, dtype: torch.dtype = torch.int64) -> str:
         """The name of a constant; equal ones have one."""
-        array = np.asarray(values, _TYPES[dtype][1])
+        array: npt.NDArray[Any] = np.asarray(values, _TYPES[dtype][1])
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._known:
             name = self._known[key] = f"c{len(self._known)}"
@@ -64,9 +64,7 @@ class Emitter:
 
     def cast(self, operand: Operand, dtype: torch.dtype) -> str:
         """The operand in that type."""
-        return (
-            operand.name if operand.dtype == dtype else self("Cast", operand.name, to=_TYPES[dtype][0])
-        )
+        return operand.name if operand.dtype == dtype else self("Cast", operand.name, to=_TYPES[dtype][0])
 
     def size(self, operand: Operand) -> str:
         """How many numbers a tensor has, (1,)."""
@@ -196,7 +194,9 @@ def _unbound(emit: Emitter, out: Sequence[Operand], given: Operand, axis: int = 
     return [_selected(emit, each, given, axis, place) for place, each in enumerate(out)]
 
 
-def _split(emit: Emitter, out: Sequence[Operand], given: Operand, sizes: Sequence[int], axis: int = 0) -> list[str]:
+def _split(
+    emit: Emitter, out: Sequence[Operand], given: Operand, sizes: Sequence[int], axis: int = 0
+) -> list[str]:
     ends = np.cumsum(sizes).tolist()
     return [
         _slice(emit, each, given, axis, end - size, end)
@@ -237,22 +237,30 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "aten._assert_tensor_metadata.default": lambda emit, out, *_, **__: None,
     "aten.__and__.Tensor": _binary("And"),
     "aten.add.Tensor": _binary("Add"),
-    "aten.addcmul.default": lambda emit, out, given, a, b: emit("Add", given.name, emit("Mul", a.name, b.name)),
+    "aten.addcmul.default": lambda emit, out, given, a, b: emit(
+        "Add", given.name, emit("Mul", a.name, b.name)
+    ),
     "aten.alias.default": _same,
     "aten.any.dim": _any,
     "aten.arange.default": lambda emit, out, end, **_: emit.constant(np.arange(end)),
-    "aten.baddbmm.default": lambda emit, out, given, a, b: emit("Add", given.name, emit("MatMul", a.name, b.name)),
+    "aten.baddbmm.default": lambda emit, out, given, a, b: emit(
+        "Add", given.name, emit("MatMul", a.name, b.name)
+    ),
     "aten.batch_norm.default": _batch_norm,
     "aten.bitwise_not.default": _unary("Not"),
     "aten.cat.default": lambda emit, out, given, axis=0: emit("Concat", *(x.name for x in given), axis=axis),
     "aten.clamp.default": lambda emit, out, given, low: emit("Clip", given.name, _in(emit, low, given.dtype)),
-    "aten.clamp_.default": lambda emit, out, given, low: emit("Clip", given.name, _in(emit, low, given.dtype)),
+    "aten.clamp_.default": lambda emit, out, given, low: emit(
+        "Clip", given.name, _in(emit, low, given.dtype)
+    ),
     "aten.contiguous.default": _same,
     "aten.div.Tensor": _binary("Div"),
     "aten.div.Tensor_mode": lambda emit, out, *given, **_: _binary("Div")(emit, out, *given),
     "aten.embedding.default": lambda emit, out, weight, rows, *_: emit("Gather", weight.name, rows.name),
     "aten.eq.Scalar": _compared("Equal"),
-    "aten.expand_as.default": lambda emit, out, given, like: emit("Expand", given.name, emit("Shape", like.name)),
+    "aten.expand_as.default": lambda emit, out, given, like: emit(
+        "Expand", given.name, emit("Shape", like.name)
+    ),
     "aten.flatten.using_ints": _reshaped,
     "aten.gather.default": lambda emit, out, x, axis, at: emit("GatherElements", x.name, at.name, axis=axis),
     "aten.gt.Scalar": _compared("Greater"),

@@ -66,9 +66,7 @@ class Session:
             [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in self._weights],
         )
         try:
-            self._session = onnxruntime.InferenceSession(
-                content, options, providers=["CPUExecutionProvider"]
-            )
+            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise _refused(error) from None
 
@@ -93,7 +91,7 @@ _CROSS_ROWS = "cross_rows"
 
 
 def _refused(error: Exception) -> Exception:
-    """What ONNX Runtime, whose classes of errors have nothing in common, said in one line; its lack of memory as such."""
+    """What ONNX Runtime, whose errors have no class in common, said in one line; that memory ran out, as such."""
     said = " ".join(str(error).split())
     if out_of_memory(error) or "Failed to allocate memory" in said:
         return MemoryError(said)

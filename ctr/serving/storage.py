@@ -53,10 +53,11 @@ def restored(tensors: Arrays) -> dict[str, npt.NDArray[Any]]:
     return found
 
 
-def table_bytes(tensors: Arrays) -> int:
-    """Bytes of all tables with their scales, without the rows that dropped features read."""
+def table_bytes(tensors: Arrays, *, zeros: bool = False) -> int:
+    """Bytes of all tables with their scales, with `zeros` those of the rows that dropped features read as well."""
     names = {f"{table}.weight{end}" for table in TABLES for end in ("", SCALE)}
-    return sum(array[1:].nbytes for name, array in tensors.items() if name in names)
+    first = 0 if zeros else 1
+    return sum(array[first:].nbytes for name, array in tensors.items() if name in names)
 
 
 def _scaled(array: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:

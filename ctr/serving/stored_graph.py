@@ -1,6 +1,6 @@
-"""The graph of a network and the file of its weights put together: `network.onnx` holds no weight, it says where they are.
+"""The graph of a network and the file of its weights put together: `network.onnx` holds none, it says where they are.
 
-Each weight is an initializer whose data are a stretch of `weights.safetensors`, so any ONNX runtime can load the folder.
+Each weight is an initializer whose data are a stretch of `weights.safetensors`; any ONNX runtime can load the folder.
 What is stored in fewer bits (`ctr.serving.storage`) becomes float32 in the graph: of a table the rows that were looked
 up, never the whole; of a dense layer all of it, which a runtime does once, when it loads.
 """
@@ -15,7 +15,12 @@ from onnx import TensorProto, helper
 
 from ctr.serving.storage import SCALE
 
-TYPES = {"F64": TensorProto.DOUBLE, "F32": TensorProto.FLOAT, "F16": TensorProto.FLOAT16, "I8": TensorProto.INT8}
+TYPES = {
+    "F64": TensorProto.DOUBLE,
+    "F32": TensorProto.FLOAT,
+    "F16": TensorProto.FLOAT16,
+    "I8": TensorProto.INT8,
+}
 
 
 class Stretch(NamedTuple):

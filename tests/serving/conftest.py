@@ -119,8 +119,8 @@ def write_log(folder) -> pl.DataFrame:
 def loud(network, seed=0):
     """Random weights large enough that a wrong row shows in the probability; statistics of norms as well.
 
-    Those of dense layers keep about the size of what they read: where logits of a hundred are sums of thousands, float32 has
-    no sixth digit of a probability, whoever adds them up.
+    Those of dense layers keep about the size of what they read: where logits of a hundred are sums of thousands,
+    float32 has no sixth digit of a probability, whoever adds them up.
     """
     torch.manual_seed(seed)
     for name, tensor in network.state_dict().items():
