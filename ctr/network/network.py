@@ -8,7 +8,7 @@ Shapes: B rows, F fields, D width of a field, W = D plus one float for the first
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -233,3 +233,24 @@ def build_table(architecture: Architecture) -> Table:
         architecture.odd_lookups,
         architecture.scale,
     )
+
+
+class Sizes(NamedTuple):
+    """Learned numbers of a network, and those of them in tables, without the rows that dropped features read."""
+
+    parameters: int
+    table_parameters: int
+
+
+def sizes(network: Network) -> Sizes:
+    """How large a network is."""
+    tables = [module.weight for module in network.modules() if isinstance(module, Table)]
+    zeros = sum(table.shape[1] for table in tables)
+    whole = sum(parameter.numel() for parameter in network.parameters())
+    return Sizes(whole - zeros, sum(table.numel() for table in tables) - zeros)
+
+
+def sizes_of(architecture: Architecture) -> Sizes:
+    """How large a network without memorized pairs would be; nothing is made of it."""
+    with torch.device("meta"):
+        return sizes(build(architecture))
