@@ -43,7 +43,7 @@ def importance(model: Model, valid: Part, fields: Sequence[FieldInfo], device: t
     if len(np.unique(part.labels)) < 2:
         part = subset(valid, np.arange(rows))
     weights, order = weights_of(part), random.permutation(len(part))
-    network, read = model.load().to(device), set(model.layout.fields)
+    network, read = model.stored(device), set(model.layout.fields)
 
     def auc(*numbers: int) -> float:
         """With the cells of some fields in another order of rows, the same for all of them."""

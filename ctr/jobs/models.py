@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -35,7 +35,7 @@ from ctr.selection.optinter import CANDIDATES, LimitError
 from ctr.selection.pair_screen import Screen, screen
 from ctr.selection.pair_space import PairSpace, cross_index
 from ctr.selection.referees import REFEREES, number_to_keep
-from ctr.selection.saliency import saliency
+from ctr.selection.saliency import Saliency, saliency
 from ctr.serving.costs import weight_bytes
 from ctr.serving.network_files import as_stored
 from ctr.serving.storage import Dtype
@@ -128,18 +128,20 @@ class Model:
         network.dataset = self.layout.digest
         return network.eval()
 
+    def stored(self, device: torch.device) -> Network:
+        """What `load` gives, rounded as a bundle stores it, on the device."""
+        return as_stored(self.load(), self.dtype).to(device)
+
     def predict(
         self, part: Part, device: torch.device, *, serving: bool = False, network: Network | None = None
     ) -> npt.NDArray[np.float64]:
         """Click probabilities of the rows of `part`; with `serving`, with bias fields as they are at scoring.
 
         Args:
-            network: what `load` gave, as it is stored, on the device, for whoever asks often.
+            network: what `stored` gave, for whoever asks often.
         """
         layout = self.layout.at_serving() if serving else self.layout
-        if network is None:
-            network = as_stored(self.load(), self.dtype).to(device)
-        return predict(network, Batches(part, layout, _EVALUATION_ROWS))
+        return predict(network or self.stored(device), Batches(part, layout, _EVALUATION_ROWS))
 
 
 class _Watchers:
@@ -468,32 +470,37 @@ class Trainer:
     def _tried(self) -> trial.Contest:
         """The rankings of a trial, and the network that they are tried on; once for all sizes."""
         if self._contest is None:
-            layout, network, passes = self.networks.numbered, self.networks.fresh(), []
-            learning, rows = (
-                self._batches(self.train, layout, learning=True),
-                self._batches(self.train, layout),
-            )
+            network = self.networks.fresh()
             torch.manual_seed(self.config.seed)  # dropout, as in `_fit`
-            for epoch in range(1, trial.EPOCHS + 1):
-                name = f"trial-{epoch}"
-                with self._stage(name, name) as watcher:
-                    fit(
-                        network,
-                        learning,
-                        None,
-                        self.config.training,
-                        folder=self.folder / "trial",
-                        steps=epoch * len(learning),
-                        watcher=watcher,
-                    )
-                    passes.append(saliency(network, rows, self.dataset.features))
-            covered = optfs.coverage(self.dataset, self.valid)
+            passes = [self._pass(network, epoch) for epoch in range(1, trial.EPOCHS + 1)]
+            layout, covered = self.networks.numbered, optfs.coverage(self.dataset, self.valid)
             self._contest = trial.Contest(
                 trial.rankings(self.dataset, passes, covered),
                 self.baseline().load().to(self.device),
                 self._batches(self.valid, layout),
             )
         return self._contest
+
+    def _pass(self, network: Network, epoch: int) -> Saliency:
+        """Saliency after an epoch of training; kept, as a network that has gone on cannot be asked again."""
+        layout, name = self.networks.numbered, f"trial-pass-{epoch}"
+        known = load_checkpoint(self.folder / name)
+        if known is None:
+            learning = self._batches(self.train, layout, learning=True)
+            with self._stage(name, name) as watcher:
+                fit(
+                    network,
+                    learning,
+                    None,
+                    self.config.training,
+                    folder=self.folder / "trial-network",
+                    steps=epoch * len(learning),
+                    watcher=watcher,
+                )
+            found = saliency(network, self._batches(self.train, layout), self.dataset.features)
+            known = {key: torch.from_numpy(value) for key, value in asdict(found).items()}
+            save_checkpoint(self.folder / name, known)
+        return Saliency(**{key: value.numpy() for key, value in known.items()})
 
     def other_reading(self, model: Model) -> Model | None:
         """The set of `model` with dropped values reading unknown instead of zeros, or the other way round.

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 
 import numpy as np
 import polars as pl
@@ -109,6 +110,18 @@ def test_a_trial_tries_rankings_on_valid_and_keeps_what_decides(run):
     ]
     assert points[0]["kept"] == points[1]["kept"]  # as a referee it keeps what it keeps as a selector
     assert points[0]["valid"]["auc"] == points[1]["valid"]["auc"]
+
+
+@pytest.mark.parametrize("lost", [(), ("trial-pass-2",), ("trial-pass-2", "trial-0.1")])
+def test_a_trial_that_was_interrupted_chooses_the_same_again(lost, run):
+    folder = run({"kind": "trial", "ratio": 0.1})
+    before = FeatureSet.load(folder / "feature_set")
+    (folder / "DONE").unlink()
+    for name in lost:
+        shutil.rmtree(folder / "checkpoints" / name)
+    after = FeatureSet.load(run({"kind": "trial", "ratio": 0.1}) / "feature_set")
+    assert after.provenance["tried"] == before.provenance["tried"]
+    assert after.digest() == before.digest()
 
 
 @pytest.mark.parametrize("kind", ["saliency", "trial", "field_gates", "field_permutation", "field_l1"])
