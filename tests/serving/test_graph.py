@@ -1,5 +1,7 @@
 """The graph of every network, against PyTorch: all backbones, lists, vectors, compositions and pairs, all dtypes."""
 
+from dataclasses import asdict
+
 import numpy as np
 import onnx
 import pytest
@@ -92,10 +94,7 @@ def session_of(folder, network, architecture, dtype, keep_rate=0.25):
     entry, tensors = write_network(
         folder, network, architecture, rows_of(architecture, 2), dtype=dtype, keep_rate=keep_rate
     )
-    from dataclasses import asdict
-
-    stated = asdict(architecture)
-    return Session(folder, tensors, stated, entry.inputs, keys_of(architecture))
+    return Session(folder, tensors, asdict(architecture), entry.inputs, keys_of(architecture))
 
 
 @pytest.mark.parametrize("case", CASES)
