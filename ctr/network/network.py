@@ -7,7 +7,7 @@ Shapes: B rows, F fields, D width of a field, W = D plus one float for the first
     ids (B, S) -> pair vectors (B, N), for the backbone's MLP, where pairs are modelled
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -251,6 +251,11 @@ def sizes(network: Network) -> Sizes:
 
 
 def sizes_of(architecture: Architecture) -> Sizes:
-    """How large a network without memorized pairs would be; nothing is made of it."""
-    with torch.device("meta"):
-        return sizes(build(architecture))
+    """How large a network without pairs would be, whose tables are not made."""
+    small = replace(architecture, rows=1, second_rows=min(1, architecture.second_rows))
+    with torch.random.fork_rng(devices=[]):  # fresh weights are thrown away: no draw may count
+        network = build(small)
+    tables = (architecture.rows - 1) * network.table.weight.shape[1]
+    if isinstance(network.table, HashedTable) and network.table.second is not None:
+        tables += (architecture.second_rows - 1) * network.table.second.weight.shape[1]
+    return Sizes(sizes(network).parameters + tables, tables)

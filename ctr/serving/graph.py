@@ -109,7 +109,7 @@ def _translated(
     stated = _stated(program, served, inputs, emit)
     for node in program.graph.nodes:
         if node.op == "placeholder":
-            found[node.name] = stated.pop(node.name)
+            found[node.name] = stated[node.name]
         elif node.op == "call_function":
             found[node.name] = _called(emit, node, found)
         else:
@@ -127,14 +127,16 @@ def _stated(
     """What the placeholders of a program stand for: weights, constants, and the arrays that are given."""
     signature, weights = program.graph_signature, served.state_dict()
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-    found = {}
-    for name, own in names.items():
-        tensor = weights[own] if own in weights else served.get_buffer(own)
-        called = own.removeprefix(_PREFIX) if own in weights else emit.constant(tensor.numpy(), tensor.dtype)
-        found[name] = Operand(called, tensor.dtype, tuple(tensor.shape))
-    given = [node for node in program.graph.nodes if node.op == "placeholder" and node.name not in names]
-    for node, each in zip(given, inputs, strict=True):
-        found[node.name] = Operand(each.name, each.dtype, tuple(node.meta["val"].shape))
+    given, found = iter(inputs), {}
+    for node in program.graph.find_nodes(op="placeholder"):
+        name, value = names.get(node.name), node.meta["val"]
+        if name is None:
+            called = next(given).name
+        elif name in weights:
+            called = name.removeprefix(_PREFIX)
+        else:  # a constant of the architecture; what finds crosses is one that nothing uses here
+            called = emit.constant(served.get_buffer(name).numpy(), value.dtype) if node.users else ""
+        found[node.name] = Operand(called, value.dtype, tuple(value.shape))
     return found
 
 

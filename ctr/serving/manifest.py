@@ -167,6 +167,41 @@ class ModelEntry(Strict):
     shipped: TrainedModel
 
 
+class PairsEntry(Strict):
+    """How pairs of fields are modelled: see `ctr.network.crosses.PairLayout`."""
+
+    dim: Count
+    memorized: list[tuple[Count, Count]]
+    factorized: list[tuple[Count, Count]]
+    cross_rows: Count
+    hashed: bool
+    factor_rows: Count
+    shifts: list[tuple[Count, Count]]
+    searched: Literal[False]
+
+
+class ArchitectureEntry(Strict):
+    """What the network was built from: see `ctr.network.network.Architecture`. The graph is what scores."""
+
+    rows: Count
+    fields: Count
+    dim: Count
+    backbone: str
+    hidden: list[Count]
+    dropout: Finite
+    norm: str
+    first_order: bool | None
+    init_scale: Finite | None
+    extra: list[tuple[str, int]]
+    pooling: list[str]
+    vectors: list[tuple[Count, Count]]
+    composition: str
+    second_rows: Count
+    lookups: Count
+    odd_lookups: list[tuple[Count, Count]]
+    pairs: PairsEntry | None
+
+
 class NetworkEntry(Strict):
     """The network is the graph `network.onnx`. inputs: what it reads, by the names of `ctr.serving.rows`.
 
@@ -313,6 +348,8 @@ def read_manifest(folder: Path) -> Manifest:
         if render_manifest(content) != text:
             raise ValueError("its checksum is not the one recorded, the file was altered")
         manifest = Manifest.model_validate_json(text)
+        if version >= GRAPHS:  # what came before is read by what builds the network
+            ArchitectureEntry.model_validate_json(json.dumps(manifest.architecture))
         if (manifest.network is None) != (version < GRAPHS):
             raise ValueError(
                 f"network: format version {version} has {'a' if version >= GRAPHS else 'no'} graph"

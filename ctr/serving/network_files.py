@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from safetensors.numpy import save_file
 
+from ctr.errors import CtrError
 from ctr.network.network import Architecture, Network
 from ctr.serving import manifest as parts
 from ctr.serving.graph import LOG_KEEP_RATE, GraphInput, network_graph
@@ -44,14 +45,18 @@ def write_network(
         What the manifest says of them, and the tensors as they are stored.
 
     Raises:
-        CtrError: a weight is too large for float16.
+        CtrError: a weight is too large for float16, or the architecture is another network's.
     """
-    graph = network_graph(architecture, _inputs(rows, architecture))
+    arrays = _inputs(rows, architecture)
+    graph = network_graph(architecture, arrays)
     state = {name: tensor.cpu().numpy() for name, tensor in network.state_dict().items()}
     state[LOG_KEEP_RATE] = np.array(math.log(keep_rate))
     read = [each.name for each in graph.graph.input]
+    missing = set(read) - set(state) - {each.name for each in arrays}
+    if missing:
+        raise CtrError(f'export: architecture and weights do not fit: the network has no "{min(missing)}"')
     tensors = stored({name: array for name, array in state.items() if name in read}, dtype)
-    save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, built / parts.WEIGHTS)
+    save_file({name: np.asarray(array, order="C") for name, array in tensors.items()}, built / parts.WEIGHTS)
     shutil.copymode(built / parts.SCHEMA, built / parts.WEIGHTS)  # safetensors hides it from others
     whole = stored_graph(graph, stretches(built / parts.WEIGHTS), parts.WEIGHTS)
     (built / parts.GRAPH).write_bytes(whole.SerializeToString(deterministic=True))

@@ -256,6 +256,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "aten.contiguous.default": _same,
     "aten.div.Tensor": _binary("Div"),
     "aten.div.Tensor_mode": lambda emit, out, *given, **_: _binary("Div")(emit, out, *given),
+    "aten.dropout.default": _same,
     "aten.embedding.default": lambda emit, out, weight, rows, *_: emit("Gather", weight.name, rows.name),
     "aten.eq.Scalar": _compared("Equal"),
     "aten.expand_as.default": lambda emit, out, given, like: emit(

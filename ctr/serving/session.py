@@ -15,7 +15,7 @@ from ctr.dataset.cross_rows import CrossRows
 from ctr.dataset.crosses import CrossKeys
 from ctr.errors import out_of_memory
 from ctr.serving.graph_check import checked_graph
-from ctr.serving.manifest import GRAPH, OUTPUTS, WEIGHTS
+from ctr.serving.manifest import GRAPH, OUTPUTS, WEIGHTS, broken
 from ctr.serving.rows import EncodedRows
 from ctr.serving.storage import SCALE, TABLES
 from ctr.serving.stored_graph import stretches
@@ -53,6 +53,7 @@ class Session:
         content = (folder / GRAPH).read_bytes()
         graph = checked_graph(content, stretches(folder / WEIGHTS), WEIGHTS, inputs, OUTPUTS).graph
         _check_tables(weights, architecture)
+        self._folder = folder
         self._inputs, self._crosses = tuple(inputs), _cross_rows(crosses, architecture)
         # ONNX Runtime reads these arrays where they are, as long as it runs.
         self._weights = [weights[each.name] for each in graph.initializer if each.external_data]
@@ -74,7 +75,7 @@ class Session:
         """Click probabilities (B,).
 
         Raises:
-            ValueError: rows have other shapes, or numbers of features beyond the tables.
+            DataError: rows have other shapes, or numbers of features beyond the tables.
         """
         given = {name: getattr(rows, name) for name in self._inputs if name != _CROSS_ROWS}
         if self._crosses is not None:
@@ -82,7 +83,10 @@ class Session:
         try:
             (found,) = self._session.run([OUTPUTS[1]], given)
         except Exception as error:
-            raise _refused(error) from None
+            told = _refused(error)
+            if isinstance(told, ValueError):
+                told = broken(self._folder, f"its network cannot score these rows: {told}")
+            raise told from None
         probabilities: npt.NDArray[np.float64] = found
         return probabilities
 
