@@ -21,7 +21,10 @@ from ctr.serving.bundle import GOLDEN_PROBABILITY, Bundle
 from ctr.serving.joins import joined_from, table_at_path
 from ctr.serving.manifest import GOLDEN, broken, first_line
 from ctr.serving.probability_file import ProbabilityFile
+from ctr.serving.given_rows import Given
 from ctr.serving.reading_keys import reading_keys
+from ctr.serving.request_scorer import RequestScorer
+from ctr.serving.row_encoder import RowEncoder, reads_columns
 from ctr.serving.rows import encoded_rows
 
 Floats = npt.NDArray[np.float64]
@@ -87,6 +90,15 @@ class Scorer:
         except ValueError as error:
             found = first_line(error)
             raise broken(self.bundle.folder, f"architecture and weights do not fit: {found}") from None
+        by_cell = reads_columns(schema, manifest)
+        self._requests = RequestScorer(
+            self.columns,
+            RowEncoder(self.encoder, schema, self.personal, self.reader) if by_cell else None,
+            self._forward,
+            self._score_frame,
+            self.require,
+            batch_size,
+        )
         self._check_golden()
 
     @property
@@ -99,15 +111,26 @@ class Scorer:
         """The raw columns that rows must have; all others are ignored."""
         return self.bundle.columns
 
-    def score(self, frame: pl.DataFrame) -> Floats:
+    def score(self, rows: Given, candidates: Given | None = None) -> Floats:
         """Click probabilities (rows,) in row order, NaN where a row breaks the schema (text in a numeric field).
 
+        Cells of dicts count each alone: 1, 1.0 and "1" are the same category, as in columns of these types. A key
+        that is absent is an error, as a missing column is: a missing value is None (or NaN).
+
         Args:
-            frame: raw rows; columns in any order. `where` does not apply, and no label is needed.
+            rows: raw rows, columns in any order: a Polars or pandas frame, a list of dicts, or a dict, which is one
+                row. `where` does not apply, and no label is needed.
+            candidates: rows as well; `rows` is then a dict of the columns that all of them have in common, which is
+                encoded once.
 
         Raises:
-            DataError: a column is missing, or has a type that its field cannot have.
+            DataError: a column is missing, or has a type that its field cannot have; or a column is in both.
         """
+        if candidates is not None:
+            return self._requests.candidates(rows, candidates)
+        return self._score_frame(rows) if isinstance(rows, pl.DataFrame) else self._requests.rows(rows)
+
+    def _score_frame(self, frame: pl.DataFrame) -> Floats:
         self.require(frame.columns, "the frame")
         result = np.full(frame.height, np.nan)
         needed = frame.select(self.columns)
