@@ -171,12 +171,12 @@ class CellEncoder:
     def _items(self, cell: object) -> Sequence[object]:
         if type(cell) is list or type(cell) is tuple:
             return cell
-        text = text_of(cell)
-        if text is None:
+        if cell is None:
             return ()
         if not self.spec.separator:
             raise UnplainCellError
-        return text.split(self.spec.separator)
+        text = text_of(cell)
+        return () if text is None else text.split(self.spec.separator)
 
     def _vectors(self, cells: Sequence[object]) -> FieldRows:
         scale, size = self._encoder.scale, self.spec.size
