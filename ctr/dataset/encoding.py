@@ -71,6 +71,14 @@ class FieldEncoder:
         """
         return self._index.find(text, self.unknown)
 
+    def find_all(self, texts: Sequence[str]) -> list[int]:
+        """Ids of canonical texts.
+
+        Raises:
+            UnicodeEncodeError: a text holds a lone surrogate.
+        """
+        return self._index.find_all(texts, self.unknown)
+
     def category(self, values: pl.Series) -> pl.Series:
         """What is counted and looked up, as text or Int64: the value itself, its bin, or its log square."""
         if self.spec.transform == "log_square":
@@ -119,6 +127,10 @@ class KeyEncoder(FieldEncoder):
     def find(self, text: str) -> int:
         """Key of one canonical text."""
         return signed(value_key(self._owner, text))
+
+    def find_all(self, texts: Sequence[str]) -> list[int]:
+        """Keys of canonical texts."""
+        return [self.find(text) for text in texts]
 
 
 def value_index(vocabulary: pl.DataFrame) -> ValueIndex:
@@ -172,15 +184,15 @@ class Encoder:
         chosen = [spec for spec in schema.fields if spec.name in entries]
         groups = {} if vocabulary is None else vocabulary.partition_by("field", as_dict=True)
 
-        none = None if vocabulary is None else vocabulary.clear()
-        owners = [] if none is None else list(dict.fromkeys(spec.shares or spec.name for spec in chosen))
+        none = vocabulary.clear() if vocabulary is not None else pl.DataFrame()
+        owners = dict.fromkeys(spec.shares or spec.name for spec in chosen) if vocabulary is not None else {}
         indices = in_threads(lambda owner: value_index(groups.get((owner,), none)), owners)
         index = dict(zip(owners, indices, strict=True))  # fields that share values share it
 
         def build(spec: FieldSpec) -> FieldEncoder:
             entry = entries[spec.name]
             scale = Scale(**entry["scale"]) if entry.get("scale") else None
-            if none is None:
+            if vocabulary is None:
                 return KeyEncoder(spec, scale, entry.get("edges"))
             owner = spec.shares or spec.name
             return FieldEncoder(spec, groups.get((owner,), none), scale, entry.get("edges"), index[owner])

@@ -1,7 +1,7 @@
 """The canonical text, or number, of one cell that is a plain Python value: what `canonical` gives a column, by cell.
 
-For requests of a few rows, where building a column would take longer than all the rest. Whatever is not plain is left to
-the column's way (`UnplainCellError`), so that there is one authority on it.
+For requests of a few rows, where building a column would take longer than all the rest. Whatever is not plain is left
+to the column's way (`UnplainCellError`), so that there is one authority on it.
 """
 
 import re
@@ -9,7 +9,7 @@ from math import isinf
 
 _WORD = 2**63  # integers within Int64 are plain
 # What Rust calls white space, and `strip_chars` takes off; Python's own `strip` takes off more.
-_BLANKS = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
+BLANKS = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 # Python's `float` also takes "1_0" and digits of other scripts.
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _NAN = frozenset({"nan", "+nan", "-nan"})
@@ -62,7 +62,7 @@ def number_of(cell: object, missing: frozenset[str]) -> float | None:
     if kind is float:
         found: float = cell  # type: ignore[assignment]  # a float
     elif kind is str:
-        text = cell.strip(_BLANKS)  # type: ignore[attr-defined]  # a str
+        text = cell.strip(BLANKS)  # type: ignore[attr-defined]  # a str
         if not text or text in missing or text.lower() in _NAN:
             return None
         if _NUMBER.fullmatch(text) is None:

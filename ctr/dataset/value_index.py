@@ -1,6 +1,7 @@
 """Values -> ids without a table of Python objects."""
 
 from bisect import bisect_left
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -28,9 +29,10 @@ class ValueIndex:
         self._values = _arrow(values.gather(order))
         # The same memory as single items of Python: what a look-up of one text reads.
         _, ends, text = self._values.buffers()
-        self._hash_at, self._id_at = memoryview(self._hashes), memoryview(self._ids)
-        self._end_at = memoryview(np.frombuffer(ends, np.int64)) if ends else memoryview(np.zeros(1, np.int64))
-        self._text = memoryview(np.frombuffer(text, np.uint8)) if text else memoryview(b"")
+        self._ends = np.frombuffer(ends, np.int64) if ends else np.zeros(1, np.int64)
+        self._hash_at, self._id_at = memoryview(self._hashes.data), memoryview(self._ids.data)
+        self._end_at = memoryview(self._ends.data)
+        self._text = memoryview(text).cast("B") if text else memoryview(b"")
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -70,8 +72,39 @@ class ValueIndex:
         """
         raw = text.encode()
         wanted = xxh64_intdigest(raw)
+        return self._from(bisect_left(self._hash_at, wanted), wanted, raw, default)
+
+    def find_all(self, texts: Sequence[str], default: int) -> list[int]:
+        """The same of several texts; the searches are done at once."""
+        raws = [text.encode() for text in texts]
+        wanted = [xxh64_intdigest(raw) for raw in raws]
+        if len(self) == 0:
+            return [default] * len(texts)
+        places = np.searchsorted(self._hashes, np.array(wanted, np.uint64))
+        near = np.minimum(places, len(self) - 1)
+        looks = zip(
+            places.tolist(),
+            wanted,
+            raws,
+            self._hashes[near].tolist(),
+            self._ends[near].tolist(),
+            self._ends[near + 1].tolist(),
+            self._ids[near].tolist(),
+            strict=True,
+        )
+        text = self._text
+        return [
+            identity
+            if own == there and text[start:end] == raw
+            else self._from(at, own, raw, default)
+            if own == there
+            else default
+            for at, own, raw, there, start, end, identity in looks
+        ]
+
+    def _from(self, at: int, wanted: int, raw: bytes, default: int) -> int:
+        """Id of the text `raw` among those with its hash, the first of which would be at `at`."""
         hash_at, end_at = self._hash_at, self._end_at
-        at = bisect_left(hash_at, wanted)
         while at < len(hash_at) and hash_at[at] == wanted:
             if self._text[end_at[at] : end_at[at + 1]] == raw:
                 found: int = self._id_at[at]

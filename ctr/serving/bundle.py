@@ -8,6 +8,8 @@
     crosses.parquet       which crosses of memorized pairs have a row (keys, or a sketch), where there are such pairs
     weights.safetensors   the network's weights
     side_tables/*.parquet what the kept fields need of the schema's joins
+    encoding.json         how raw cells become ids, without reference to Python (docs/encoding.md)
+    golden_pairs.parquet  200 raw cells of each field with their ids
     golden.parquet        a few raw rows (personal cells replaced) with the probability that the exported network
                           gave them
 
@@ -35,11 +37,14 @@ from ctr.dataset.placed import PlacedFeatures, PlacedKeys
 from ctr.dataset.placement import Placement
 from ctr.dataset.preparation import side_table_path
 from ctr.dataset.schema import Schema
+from ctr.serving.golden_pairs import COLUMNS
 from ctr.serving.manifest import (
     CROSSES,
+    DESCRIBED,
     GOLDEN,
     KEPT_VALUES,
     MANIFEST,
+    PAIRS,
     SCHEMA,
     VOCABULARY,
     WEIGHTS,
@@ -211,6 +216,15 @@ class Bundle:
         """One frame per join of `schema` whose table is embedded."""
         embedded = [join for join in self.schema.joins if join.at_scoring == "bundle"]
         return [self._parquet(side_table_path(number)) for number in range(len(embedded))]
+
+    def pairs(self) -> pl.DataFrame | None:
+        """Golden pairs (`ctr.serving.golden_pairs`); None in the formats before they were."""
+        if self.manifest.format_version < DESCRIBED:
+            return None
+        frame = self._parquet(PAIRS)
+        if dict(frame.schema) != COLUMNS:
+            raise broken(self.folder, f'"{PAIRS}": expected the columns {", ".join(COLUMNS)}')
+        return frame
 
     def golden(self) -> pl.DataFrame:
         """Raw rows with the probability they had at export, null where a row broke the schema."""

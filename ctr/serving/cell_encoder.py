@@ -24,7 +24,9 @@ from ctr.serving.rows import FieldRows, field_rows
 
 _SURE = 1e-9  # closer to a whole number than this, a square of a logarithm may round either way
 _PLAIN = ({str}, {int}, {float}, {bool})  # a column holds cells of one type, and nulls
-_COLUMN = 32  # cells from which a column is worth building
+_LISTED = {pl.String, pl.Boolean, pl.Float32, pl.Float64, pl.Int8, pl.Int16, pl.Int32, pl.Int64}
+_COLUMN = 1000  # cells from which a column is worth building
+_REPEATED = 8  # cells from which it is worth looking for equal ones
 
 
 class CellRows(NamedTuple):
@@ -48,6 +50,8 @@ class CellEncoder:
         self._everywhere, self._personal = missing_values, personal
         self._missing = canonical.texts([*missing_values, *encoder.spec.missing_values])
         self._is_personal = any(field.name == self.spec.name for field in personal.fields)
+        self._blank = self._missing | {""}
+        self._category = self._category_way()
         self._plain = self._plain_way()
 
     def constant(self) -> CellRows:
@@ -61,7 +65,7 @@ class CellEncoder:
             DataError: a cell is of a type that its field cannot have.
         """
         if len(cells) >= _COLUMN and _one_type(cells):
-            return self.column(self._series(cells))
+            return self._by_column(self._series(cells))
         try:
             return CellRows(self._plain(cells))
         except (UnplainCellError, UnicodeEncodeError):
@@ -70,7 +74,7 @@ class CellEncoder:
         cell = cells[0]
         if isinstance(cell, np.number | np.bool_ | np.str_) and type(cell.item()) in (bool, int, float, str):
             return self.cells([cell.item()])
-        return self.column(self._series([cell]))
+        return self._by_column(self._series([cell]))
 
     def column(self, values: pl.Series) -> CellRows:
         """Encode a column of raw cells.
@@ -78,6 +82,11 @@ class CellEncoder:
         Raises:
             ConfigError, DataError: it has a type that its field cannot have.
         """
+        if len(values) < _COLUMN and values.dtype in _LISTED:
+            return self.cells(values.to_list())
+        return self._by_column(values)
+
+    def _by_column(self, values: pl.Series) -> CellRows:
         if self._is_personal:
             values = self._personal.replaced(values.alias(self.spec.name).to_frame())[self.spec.name]
         found = prepare(self.spec, values, self._everywhere)
@@ -109,35 +118,49 @@ class CellEncoder:
             return self._lists
         if spec.scaled:
             return self._scaled
-        of_cell = self._category()
-        return lambda cells: FieldRows([of_cell(cell) for cell in cells])
+        return self._categories
 
-    def _category(self) -> Callable[[object], int]:
-        """Id of a cell of a field whose cells are looked up."""
-        missing, absent, find = self._missing, self._encoder.missing, self._encoder.find
+    def _categories(self, cells: Sequence[object]) -> FieldRows:
+        if len(cells) == 1:
+            text = self._category(cells[0])
+            return FieldRows([self._encoder.missing if text is None else self._encoder.find(text)])
+        if len(cells) < _REPEATED or not _one_type(cells):
+            return FieldRows(self._found([self._category(cell) for cell in cells]))
+        distinct = list(dict.fromkeys(cells))
+        texts = distinct if self._is_canonical(distinct) else [self._category(cell) for cell in distinct]
+        ids = dict(zip(distinct, self._found(texts), strict=True))  # type: ignore[arg-type]  # texts, and None
+        return FieldRows([ids[cell] for cell in cells])
+
+    def _is_canonical(self, distinct: Sequence[object]) -> bool:
+        """Whether cells of one type and None are canonical texts already."""
+        looked_up = self.spec.kind == "categorical" and not self._is_personal
+        return looked_up and type(distinct[-1]) is str and not self._blank.intersection(distinct)
+
+    def _found(self, texts: Sequence[str | None]) -> list[int]:
+        """Ids of texts, None is missing."""
+        there = iter(self._encoder.find_all([text for text in texts if text is not None]))
+        absent = self._encoder.missing
+        return [absent if text is None else next(there) for text in texts]
+
+    def _category_way(self) -> Callable[[object], str | None]:
+        """From a cell to the text that is looked up, None where missing."""
+        missing = self._missing
         if self.spec.transform == "quantile":
             edges = list(self._encoder.edges or [])
-            ids = [find(str(bin)) for bin in range(len(edges) + 1)]
 
-            def binned(cell: object) -> int:
+            def binned(cell: object) -> str | None:
                 value = number_of(cell, missing)
-                return absent if value is None else ids[bisect_left(edges, value)]
+                return None if value is None else str(bisect_left(edges, value))
 
             return binned
         if self.spec.transform == "log_square":
 
-            def squared(cell: object) -> int:
+            def squared(cell: object) -> str | None:
                 value = number_of(cell, missing)
-                return absent if value is None else find(str(_log_square(value)))
+                return None if value is None else str(_log_square(value))
 
             return squared
-        text = self._text
-
-        def listed(cell: object) -> int:
-            found = text(cell)
-            return absent if found is None else find(found)
-
-        return listed
+        return self._text
 
     def _text(self, cell: object) -> str | None:
         """Canonical text, replaced where it is personal; None where missing."""
@@ -164,7 +187,7 @@ class CellEncoder:
         lengths: list[int] = []
         for cell in cells:
             texts = [text for text in map(self._text, self._items(cell)) if text is not None][:longest]
-            ids += [find(text) for text in texts] or [self._encoder.missing]
+            ids += map(find, texts) if texts else [self._encoder.missing]
             lengths.append(len(texts) or 1)
         return FieldRows(ids, None, lengths)
 

@@ -35,7 +35,9 @@ from ctr.errors import CtrError
 from ctr.network.network import Architecture, Network
 from ctr.serving import manifest as parts
 from ctr.serving.bundle import GOLDEN_PROBABILITY, VOCABULARY_COLUMNS
+from ctr.serving.encoding_file import describe_encoding, write_encoding
 from ctr.serving.forward import probabilities
+from ctr.serving.golden_pairs import write_pairs
 from ctr.serving.joins import attributes, embedded, joined_from
 from ctr.serving.rows import encoded_rows
 from ctr.serving.scorer import Scorer
@@ -92,6 +94,7 @@ def export_bundle(
         schema = _write_schema(built, dataset.schema, layout.fields, preparation.side_tables())
         kept_values = _write_features(built, dataset, layout)
         cross_entry = _write_crosses(built, crosses)
+        _write_description(built, schema, entries, dataset, personal)
         weights = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
         save_file(weights, built / parts.WEIGHTS)
         shutil.copymode(built / parts.SCHEMA, built / parts.WEIGHTS)  # safetensors hides it from others
@@ -162,6 +165,18 @@ def _write_features(built: Path, dataset: Dataset, layout: Layout) -> dict[str, 
         vocabulary = vocabulary.with_columns(pl.col("id").rank("dense").cast(pl.Int32))
     vocabulary.select(list(VOCABULARY_COLUMNS)).write_parquet(built / parts.VOCABULARY, compression="zstd")
     return None
+
+
+def _write_description(
+    built: Path, schema: Schema, entries: Sequence[Mapping[str, Any]], dataset: Dataset, personal: Personal
+) -> None:
+    """Say how cells become ids, and prove it by golden pairs."""
+    described = describe_encoding(
+        schema, entries, dataset.manifest["encoding"], [field.name for field in personal.fields]
+    )
+    write_encoding(built / parts.ENCODING, described)
+    vocabulary = None if dataset.hashed else pl.read_parquet(built / parts.VOCABULARY)
+    write_pairs(built / parts.PAIRS, schema, Encoder(schema, entries, vocabulary), vocabulary)
 
 
 def _write_crosses(built: Path, crosses: CrossKeys | None) -> dict[str, Any] | None:

@@ -15,11 +15,13 @@ from ctr.dataset.placement import Composition
 from ctr.errors import ConfigError, CtrError, DataError
 from ctr.settings import Strict
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+DESCRIBED = 3  # the first format that describes its encoding, with golden pairs
 MANIFEST, SCHEMA, VOCABULARY = "manifest.json", "schema.json", "vocabulary.parquet"
 WEIGHTS, GOLDEN = "weights.safetensors", "golden.parquet"
 KEPT_VALUES = "kept_values.parquet"
 CROSSES = "crosses.parquet"
+ENCODING, PAIRS = "encoding.json", "golden_pairs.parquet"
 ALWAYS = (SCHEMA, WEIGHTS, GOLDEN)
 
 _LARGEST = 256 << 20
@@ -189,7 +191,8 @@ class Manifest(Strict):
     def required(self) -> tuple[str, ...]:
         """Files of every bundle with this encoding, and with crosses or without."""
         own = (KEPT_VALUES if self.encoding == "hashed" else VOCABULARY,)
-        return (*ALWAYS, *own, *((CROSSES,) if self.crosses else ()))
+        described = (ENCODING, PAIRS) if self.format_version >= DESCRIBED else ()
+        return (*ALWAYS, *own, *described, *((CROSSES,) if self.crosses else ()))
 
 
 def broken(folder: Path, found: str) -> DataError:

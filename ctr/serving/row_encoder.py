@@ -47,9 +47,7 @@ class RowEncoder:
     ) -> None:
         self._fields, self._reader = encoder.fields, reader
         self._encoders = [CellEncoder(own, schema.missing_values, personal) for own in encoder.encoders]
-        self._constant = {
-            own.spec.name: own.constant() for own in self._encoders if own.spec.role == "bias"
-        }
+        self._constant = {own.spec.name: own.constant() for own in self._encoders if own.spec.role == "bias"}
 
     def encode(self, given: GivenRows) -> EncodedBatch:
         """Encode rows that have all columns.

@@ -18,10 +18,10 @@ from ctr.dataset.preparation import Preparation, Prepared
 from ctr.dataset.reading import Chunk, chunks
 from ctr.errors import ConfigError, DataError, memory_told, nearest
 from ctr.serving.bundle import GOLDEN_PROBABILITY, Bundle
+from ctr.serving.given_rows import Given
 from ctr.serving.joins import joined_from, table_at_path
 from ctr.serving.manifest import GOLDEN, broken, first_line
 from ctr.serving.probability_file import ProbabilityFile
-from ctr.serving.given_rows import Given
 from ctr.serving.reading_keys import reading_keys
 from ctr.serving.request_scorer import RequestScorer
 from ctr.serving.row_encoder import RowEncoder, reads_columns

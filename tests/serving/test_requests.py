@@ -36,7 +36,9 @@ def scorers(log, tmp_path_factory):
     work = tmp_path_factory.mktemp("requests")
     found = {"joined": Scorer(Trained(dataset, folder / "log.csv", share=0.7).export(work / "joined"))}
     for encoding in ("vocabulary", "hashed"):
-        plain = Dataset(ingest(plain_schema(folder), folder / "log.csv", work / "datasets", encoding=encoding))
+        plain = Dataset(
+            ingest(plain_schema(folder), folder / "log.csv", work / "datasets", encoding=encoding)
+        )
         placing = {"shared": True, "rows": 90} if encoding == "hashed" else None
         trained = Trained(plain, folder / "log.csv", share=0.7, placing=placing)
         found[encoding] = Scorer(trained.export(work / encoding))
@@ -99,7 +101,9 @@ def test_order_of_keys_extra_keys_and_no_rows_do_not_matter(scorers, log, way):
 def test_a_missing_key_is_named_with_its_row_and_the_nearest_name(scorers, log, way):
     scorer, row = scorers[way], log[1].row(0, named=True)
     lacking = {name: cell for name, cell in row.items() if name != "item"}
-    with pytest.raises(DataError, match='field "item": the row has no such column; the nearest name is "itme"'):
+    with pytest.raises(
+        DataError, match='field "item": the row has no such column; the nearest name is "itme"'
+    ):
         scorer.score({**lacking, "itme": "i1"})
     with pytest.raises(DataError, match='row 2 has no key "item", which row 1 has; state None'):
         scorer.score([row, lacking])

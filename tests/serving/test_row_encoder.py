@@ -28,7 +28,7 @@ from ctr.settings import check
 VALUES = [
     "a", "b|c", "é", "e\u0301", "\u00a0", " ", "0", "-0", "1", "1.0", "01", "true", "True", "nan", "NaN", "NULL",
     "-9223372036854775808", "9223372036854775807", "18446744073709551615", "0.1", "1e+300", "inf", "x" * 300,
-    "2020-01-02", "-1", "?", "\x00", "0.30000000000000004", "None", "[]", "𝔘",
+    "2020-01-02", "-1", "?", "\x00", "0.30000000000000004", "None", "[]", "\U0001d518",
 ]  # fmt: skip
 NUMBERS = [
     0.0, -0.0, 1.0, 2.0, 2.0000000000000004, -1.5, 0.1, 1e300, -1e300, 5e-324, 2.0**53, 2.0**53 + 2, 2.0**63,
@@ -37,8 +37,9 @@ NUMBERS = [
 INTEGERS = [0, 1, -1, 2, 3, 10, 2**31, 2**53 + 1, 2**63 - 1, -(2**63), 2**63, 2**64 - 1, 2**64, -(2**63) - 1]
 NUMERALS = [
     "1", "-1", "+1", " 1", "1 ", "\u00a07\u2003", "\x1c1", "1.", ".5", ".", "1e5", "1E-5", "1e400", "-1e400", "1e",
-    "1_0", "١", "0x10", "nan", "-NaN", "+nan", "inf", "-Infinity", "--1", "", " ", "\t\n", "1,5", "00012", "-0", "-0.0",
-    "123456789012345678901234567890", "0.1000000000000000055511151231257827", "4.9e-324", "?", " ? ", "1d", "a lot",
+    "1_0", "\u0661", "0x10", "nan", "-NaN", "+nan", "inf", "-Infinity", "--1", "", " ", "\t\n", "1,5", "00012", "-0",
+    "-0.0", "123456789012345678901234567890", "0.1000000000000000055511151231257827", "4.9e-324", "?", " ? ", "1d",
+    "a lot",
 ]  # fmt: skip
 OTHERS = [
     b"raw", {"a": 1}, {1, 2}, 1j, object(), datetime.date(2020, 1, 2), datetime.datetime(2020, 1, 2, 3, 4, 5, 600),
@@ -71,7 +72,9 @@ KEY = Key(b"a secret of sixteen bytes")
 
 
 def entry(spec: FieldSpec) -> dict:
-    scale = {"unit": (-1.0, 0.25), "spread": (3.25, 1 / 3), "picture": (0.0, 0.7), "sound": (0.0, 1.3)}.get(spec.name)
+    scale = {"unit": (-1.0, 0.25), "spread": (3.25, 1 / 3), "picture": (0.0, 0.7), "sound": (0.0, 1.3)}.get(
+        spec.name
+    )
     return {
         "name": spec.name,
         "scale": scale and {"shift": scale[0], "factor": scale[1]},
@@ -143,11 +146,15 @@ def mixed(cell):
 
 def check_cell(own, cell):
     expected = by_column(own, cell)
+    if expected is None and not mixed(cell):
+        with pytest.raises(CtrError) as caught:
+            own.cells([cell])
+        assert "\n" not in str(caught.value)
+        return
     try:
         found = own.cells([cell])
-    except CtrError as error:
-        assert expected is None, error
-        assert "\n" not in str(error)
+    except CtrError:
+        assert expected is None
         return
     if mixed(cell):  # no column holds such items as they are; here each counts alone
         if own.spec.kind == "list" and own.spec.max_length is None:
@@ -184,7 +191,7 @@ def test_a_cell_has_the_ids_that_its_column_would_give_it(encoding, name):
     for cell in [None, *VALUES, *NUMERALS, *NUMBERS, *INTEGERS, *OTHERS, True, False, [], [None], ()]:
         check_cell(own, cell)
 
-    @settings(max_examples=25)
+    @settings(max_examples=25, deadline=None)
     @given(plain | lists)
     @example([1, 2.5])
     @example([2**64])
@@ -194,7 +201,7 @@ def test_a_cell_has_the_ids_that_its_column_would_give_it(encoding, name):
     test()
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.sampled_from(list(SPECS)), st.lists(plain | lists, max_size=50), st.sampled_from(list(ENCODERS)))
 def test_cells_count_the_same_together_and_alone(name, cells, encoding):
     own = ENCODERS[encoding][name]
@@ -215,9 +222,12 @@ def test_cells_count_the_same_together_and_alone(name, cells, encoding):
                 assert np.asarray(getattr(found.rows, key), np.float32).tobytes() == joined.tobytes()
 
 
+@settings(deadline=None)
 @given(plain)
 def test_plain_text_and_numbers_are_those_of_columns(cell):
-    values = pl.Series("cell", [cell], strict=False) if not isinstance(cell, int) else pl.Series("cell", [cell])
+    values = (
+        pl.Series("cell", [cell], strict=False) if not isinstance(cell, int) else pl.Series("cell", [cell])
+    )
     try:
         assert text_of(cell) == canonical.text(values)[0]
     except UnplainCellError:
@@ -230,8 +240,10 @@ def test_plain_text_and_numbers_are_those_of_columns(cell):
         assert broken[0] or isinstance(cell, int)
 
 
-@settings(max_examples=30)
-@given(st.floats(min_value=2.0, allow_infinity=False) | st.integers(1, 700).map(lambda k: math.exp(math.sqrt(k))))
+@settings(max_examples=30, deadline=None)
+@given(
+    st.floats(min_value=2.0, allow_infinity=False) | st.integers(1, 700).map(lambda k: math.exp(math.sqrt(k)))
+)
 def test_squares_of_logarithms_near_a_whole_number_are_left_to_the_column(value):
     own = ENCODERS["vocabulary"]["square"]
     for near in (value, math.nextafter(value, 0), math.nextafter(value, math.inf)):
