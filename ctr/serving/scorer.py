@@ -146,13 +146,20 @@ class Scorer:
             chunk: rows with the columns `columns`; personal cells are replaced unless they have been.
             first: number, in its file, of the chunk's first row.
         """
-        return self._scored(self._preparation(self.personal.chunk(chunk)), first)
+        result, prepared, _ = self.told_chunk(chunk, first)
+        return result, prepared.bad
+
+    def told_chunk(self, chunk: Chunk, first: int) -> tuple[Floats, Prepared, pl.DataFrame]:
+        """The same probabilities, with the rows as they were prepared and encoded."""
+        prepared = self._preparation(self.personal.chunk(chunk))
+        result, encoded = self._scored(prepared, first)
+        return result, prepared, encoded
 
     def _scored(self, prepared: Prepared, first: int) -> tuple[Floats, pl.DataFrame]:
-        result = np.full(prepared.count, np.nan)
-        result[prepared.rows - first] = self.probabilities(self.encoder.encode(prepared.frame))
+        result, encoded = np.full(prepared.count, np.nan), self.encoder.encode(prepared.frame)
+        result[prepared.rows - first] = self.probabilities(encoded)
         result[prepared.bad["row"].to_numpy() - 1 - first] = np.nan
-        return result, prepared.bad
+        return result, encoded
 
     def probabilities(self, encoded: pl.DataFrame) -> Floats:
         """Click probabilities (rows,) of what `encoder` has encoded."""
