@@ -63,6 +63,10 @@ class FieldEncoder:
         result[present] = self._index.look_up(texts.drop_nulls(), self.unknown)
         return result
 
+    def repeated(self) -> str | None:
+        """A value that the vocabulary holds twice; None where all are different."""
+        return self._index.repeated()
+
     def find(self, text: str) -> int:
         """Id of one canonical text.
 
@@ -123,6 +127,10 @@ class KeyEncoder(FieldEncoder):
     def look_up(self, texts: pl.Series) -> Numbers:
         """Key of each canonical text; null is missing."""
         return value_keys(self._owner, texts).view(np.int64)
+
+    def repeated(self) -> str | None:
+        """There is no vocabulary."""
+        return None
 
     def find(self, text: str) -> int:
         """Key of one canonical text."""

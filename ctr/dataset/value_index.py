@@ -42,6 +42,13 @@ class ValueIndex:
         """What it takes in memory."""
         return self._hashes.nbytes + self._ids.nbytes + int(self._values.nbytes)
 
+    def repeated(self) -> str | None:
+        """A text that is there twice; None where all are different."""
+        for at in np.flatnonzero(self._hashes[1:] == self._hashes[:-1]):
+            if self._values[at] == self._values[at + 1]:
+                return str(self._values[at])
+        return None
+
     def look_up(self, values: pl.Series, default: int) -> Ids:
         """Id of each text without nulls, `default` where it has none."""
         result = np.full(len(values), default, np.int32)

@@ -24,7 +24,7 @@ CROSSES = "crosses.parquet"
 ENCODING, PAIRS = "encoding.json", "golden_pairs.parquet"
 ALWAYS = (SCHEMA, WEIGHTS, GOLDEN)
 
-_LARGEST = 256 << 20
+_LARGEST = 64 << 20
 
 Finite = Annotated[float, Key(allow_inf_nan=False)]
 Count = Annotated[int, Key(ge=0, lt=1 << 48)]
@@ -223,6 +223,8 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not path.is_file():
         raise _no_manifest(folder)
+    if path.is_symlink():
+        raise broken(folder, f'"{MANIFEST}" is a link; a bundle\'s files lie in its folder')
     if path.stat().st_size > _LARGEST:
         raise broken(folder, f'"{MANIFEST}" is larger than {_LARGEST >> 20} MB')
     try:

@@ -20,7 +20,8 @@ from ctr.errors import ConfigError, DataError, memory_told, nearest
 from ctr.serving.bundle import GOLDEN_PROBABILITY, Bundle
 from ctr.serving.given_rows import Given
 from ctr.serving.joins import joined_from, table_at_path
-from ctr.serving.manifest import GOLDEN, broken, first_line
+from ctr.serving.limits import refusing
+from ctr.serving.manifest import GOLDEN, VOCABULARY, broken, first_line
 from ctr.serving.probability_file import ProbabilityFile
 from ctr.serving.reading_keys import reading_keys
 from ctr.serving.request_scorer import RequestScorer
@@ -54,6 +55,10 @@ class Scorer:
             raise ConfigError(f"batch_size: expected at least 1, found {batch_size}")
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         self._batch_size = batch_size
+        with refusing(self.bundle.folder):
+            self._make_ready()
+
+    def _make_ready(self) -> None:
         schema, manifest = self.bundle.schema, self.bundle.manifest
         entry = manifest.personal
         self.personal = Personal.with_key(
@@ -79,6 +84,11 @@ class Scorer:
         entries = [entry.model_dump() for entry in manifest.fields]
         vocabulary = None if manifest.encoding == "hashed" else self.bundle.vocabulary()
         self.encoder = Encoder(schema, entries, vocabulary)
+        for own in self.encoder.encoders:
+            if own.repeated() is not None:
+                raise broken(
+                    self.bundle.folder, f'"{VOCABULARY}": a value of "{own.spec.name}" is there twice'
+                )
         weights = self.bundle.weights()
         self.reader = self.bundle.reader(vocabulary, weights)
         from ctr.serving.forward import Forward
@@ -97,7 +107,7 @@ class Scorer:
             self._forward,
             self._score_frame,
             self.require,
-            batch_size,
+            self._batch_size,
         )
         self._check_golden()
 
