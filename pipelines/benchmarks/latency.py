@@ -124,7 +124,7 @@ def _served(bundle: Path, rows: Path, requests: int) -> dict[str, float]:
             parts = dicts
         if size == largest:
             parts = [frame.slice(at, size) for at in range(0, frame.height - size + 1, size)]
-        spent = _seconds(lambda number, parts=parts: scorer.score(parts[number % len(parts)]), requests)
+        spent = _seconds(_in_turn(scorer, parts), requests)
         results |= _quantiles(f"latency_{name}", str(size), spent)
     results[f"score_rows_per_second_{name}"] = largest / float(np.median(spent))
     context = scorer.columns[:CONTEXT]
@@ -132,6 +132,10 @@ def _served(bundle: Path, rows: Path, requests: int) -> dict[str, float]:
     shared = [{column: row[column] for column in context} for row in dicts]
     spent = _seconds(lambda number: scorer.score(shared[number % len(shared)], candidates), requests)
     return results | _quantiles(f"latency_{name}", "ranking", spent)
+
+
+def _in_turn(scorer: Scorer, parts: list[Any]) -> Callable[[int], object]:
+    return lambda number: scorer.score(parts[number % len(parts)])
 
 
 def _seconds(request: Callable[[int], object], count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
