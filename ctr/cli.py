@@ -134,6 +134,27 @@ def score(
 
 
 @app.command()
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="Folder of an exported bundle.")],
+    file: Annotated[str | None, typer.Argument(help="Raw rows to score in more than one way.")] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option("--against", metavar="RUN", help="The run that made it; by default the one it lies in."),
+    ] = None,
+    against_log: Annotated[
+        str | None,
+        typer.Option(
+            "--against-log", metavar="FILE", help="Raw rows with the ids and scores that a server logged."
+        ),
+    ] = None,
+) -> None:
+    """Prove that a bundle is as it was exported, and scores as in training; exit code 4 where it does not."""
+    from ctr.jobs.verify import verify as run_job
+
+    run_job(bundle, file, run=against, log=against_log, tell=typer.echo)
+
+
+@app.command()
 def evaluate(
     models: Annotated[
         list[str] | None,

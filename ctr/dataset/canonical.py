@@ -12,6 +12,7 @@ import pyarrow as pa
 from ctr.errors import ConfigError, DataError
 
 _LARGEST = float(2**63)
+_WIDE = (pl.List(pl.Int128), pl.List(pl.UInt128))  # Arrow has no such integers
 
 
 def text(values: pl.Series) -> pl.Series:
@@ -74,6 +75,8 @@ def lists(values: pl.Series, separator: str | None, field: str, missing: Collect
         if separator is None:
             raise ConfigError(f'schema: field "{field}" is a list of text: it needs separator = "..."')
         values = text(values).str.split(separator)
+    if values.dtype in _WIDE:
+        values = values.cast(pl.List(pl.String))
     array = values.rechunk().to_arrow()
     items = without(text(pl.Series("item", array.flatten())), missing)
     kept = items.is_not_null().to_numpy()
@@ -115,6 +118,8 @@ def vectors(values: pl.Series, size: int, separator: str | None, field: str) -> 
         values = values.cast(pl.List(pl.Float64))
     if not isinstance(values.dtype, pl.List):
         raise DataError(f'field "{field}": expected vectors of {size} numbers, found {values.dtype}')
+    if values.dtype in _WIDE:
+        values = values.cast(pl.List(pl.Float64))
     array = values.rechunk().to_arrow()
     lengths = array.value_lengths().fill_null(0).to_numpy()  # (rows,)
     flat, unusable = numbers(pl.Series("item", array.flatten()))
@@ -123,7 +128,8 @@ def vectors(values: pl.Series, size: int, separator: str | None, field: str) -> 
     broken = (lengths > 0) & (wrong | (lengths != size))
     whole = (lengths > 0) & ~broken
     result = np.zeros((len(values), size), np.float32)
-    result[whole] = flat.to_numpy()[whole[row]].reshape(-1, size)
+    with np.errstate(over="ignore"):  # a number beyond float32 is infinite
+        result[whole] = flat.to_numpy()[whole[row]].reshape(-1, size)
     found = pl.Series(values.name, result, dtype=pl.Array(pl.Float32, size))
     return found.set(pl.Series(~whole), None) if not whole.all() else found, pl.Series(broken)
 

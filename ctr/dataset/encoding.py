@@ -11,7 +11,7 @@ import polars as pl
 import pyarrow as pa
 
 from ctr.dataset.field_spec import FieldSpec
-from ctr.dataset.hashing import role_key, value_keys
+from ctr.dataset.hashing import role_key, value_key, value_keys
 from ctr.dataset.parallel import in_threads
 from ctr.dataset.schema import Schema
 from ctr.dataset.transforms import Scale, log_square, quantile_bin, scaled, scaled_vectors
@@ -28,6 +28,7 @@ class FieldEncoder:
         vocabulary: its features: role, value, id. Unknown or missing may be absent; they are id 0 then.
         scale: of a scaled or a vector field.
         edges: of a quantile field.
+        index: of its values, where another field that shares them has one already.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class FieldEncoder:
         vocabulary: pl.DataFrame,
         scale: Scale | None = None,
         edges: Sequence[float] | None = None,
+        index: ValueIndex | None = None,
     ) -> None:
         self.spec, self.scale, self.edges = spec, scale, edges
         own = {
@@ -47,9 +49,8 @@ class FieldEncoder:
             .iter_rows()
         }
         self.unknown, self.missing = own.get("unknown", 0), own.get("missing", 0)
-        self._present = own.get("value", 0)
-        listed = vocabulary.filter((pl.col("role") == "value") & pl.col("value").is_not_null())
-        self._index = ValueIndex(listed["value"], listed["id"].cast(pl.Int32).to_numpy())
+        self.present = own.get("value", 0)  # of a scaled or vector field that is not missing
+        self._index = value_index(vocabulary) if index is None else index
 
     kind: type[np.signedinteger[Any]] = np.int32  # of ids
 
@@ -61,6 +62,26 @@ class FieldEncoder:
         present = texts.is_not_null().to_numpy()
         result[present] = self._index.look_up(texts.drop_nulls(), self.unknown)
         return result
+
+    def repeated(self) -> str | None:
+        """A value that the vocabulary holds twice; None where all are different."""
+        return self._index.repeated()
+
+    def find(self, text: str) -> int:
+        """Id of one canonical text.
+
+        Raises:
+            UnicodeEncodeError: the text holds a lone surrogate.
+        """
+        return self._index.find(text, self.unknown)
+
+    def find_all(self, texts: Sequence[str]) -> list[int]:
+        """Ids of canonical texts.
+
+        Raises:
+            UnicodeEncodeError: a text holds a lone surrogate.
+        """
+        return self._index.find_all(texts, self.unknown)
 
     def category(self, values: pl.Series) -> pl.Series:
         """What is counted and looked up, as text or Int64: the value itself, its bin, or its log square."""
@@ -75,11 +96,11 @@ class FieldEncoder:
         name = self.spec.name
         if self.spec.scaled:
             assert self.scale is not None, "a scaled field has a scale"
-            ids = np.where(values.is_null().to_numpy(), self.missing, self._present).astype(self.kind)
+            ids = np.where(values.is_null().to_numpy(), self.missing, self.present).astype(self.kind)
             return [pl.Series(name, ids), scaled(values, self.scale).alias(f"@value:{name}")]
         if self.spec.kind == "vector":
             assert self.scale is not None, "a vector field has a scale"
-            ids = np.where(values.is_null().to_numpy(), self.missing, self._present).astype(self.kind)
+            ids = np.where(values.is_null().to_numpy(), self.missing, self.present).astype(self.kind)
             return [pl.Series(name, ids), scaled_vectors(values, self.scale).alias(f"@vector:{name}")]
         if self.spec.kind == "list":
             array = values.rechunk().to_arrow()
@@ -101,11 +122,29 @@ class KeyEncoder(FieldEncoder):
         self.spec, self.scale, self.edges = spec, scale, edges
         self._owner = spec.shares or spec.name
         roles = ("unknown", "missing", "number")
-        self.unknown, self.missing, self._present = (signed(role_key(self._owner, role)) for role in roles)
+        self.unknown, self.missing, self.present = (signed(role_key(self._owner, role)) for role in roles)
 
     def look_up(self, texts: pl.Series) -> Numbers:
         """Key of each canonical text; null is missing."""
         return value_keys(self._owner, texts).view(np.int64)
+
+    def repeated(self) -> str | None:
+        """There is no vocabulary."""
+        return None
+
+    def find(self, text: str) -> int:
+        """Key of one canonical text."""
+        return signed(value_key(self._owner, text))
+
+    def find_all(self, texts: Sequence[str]) -> list[int]:
+        """Keys of canonical texts."""
+        return [self.find(text) for text in texts]
+
+
+def value_index(vocabulary: pl.DataFrame) -> ValueIndex:
+    """Of the values of one field's vocabulary."""
+    listed = vocabulary.filter((pl.col("role") == "value") & pl.col("value").is_not_null())
+    return ValueIndex(listed["value"], listed["id"].cast(pl.Int32).to_numpy())
 
 
 def signed(key: int) -> int:
@@ -153,13 +192,18 @@ class Encoder:
         chosen = [spec for spec in schema.fields if spec.name in entries]
         groups = {} if vocabulary is None else vocabulary.partition_by("field", as_dict=True)
 
+        none = vocabulary.clear() if vocabulary is not None else pl.DataFrame()
+        owners = dict.fromkeys(spec.shares or spec.name for spec in chosen) if vocabulary is not None else {}
+        indices = in_threads(lambda owner: value_index(groups.get((owner,), none)), owners)
+        index = dict(zip(owners, indices, strict=True))  # fields that share values share it
+
         def build(spec: FieldSpec) -> FieldEncoder:
             entry = entries[spec.name]
             scale = Scale(**entry["scale"]) if entry.get("scale") else None
             if vocabulary is None:
                 return KeyEncoder(spec, scale, entry.get("edges"))
-            own = groups.get((spec.shares or spec.name,), vocabulary.clear())
-            return FieldEncoder(spec, own, scale, entry.get("edges"))
+            owner = spec.shares or spec.name
+            return FieldEncoder(spec, groups.get((owner,), none), scale, entry.get("edges"), index[owner])
 
         self.encoders = in_threads(build, chosen)
 

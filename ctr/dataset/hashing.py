@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import polars_hash as plh
+from xxhash import xxh64_intdigest
 
 Keys = npt.NDArray[np.uint64]
 Ints = npt.NDArray[np.int64]
@@ -45,6 +46,15 @@ def value_keys(field: str, values: pl.Series) -> Keys:
     """
     missing = _MARKS["missing"]
     return hashes((f"{field}{missing}" + values.cast(pl.String).fill_null("")).alias("value"))
+
+
+def value_key(field: str, text: str) -> int:
+    """Key of one canonical text, as `value_keys` gives it.
+
+    Raises:
+        UnicodeEncodeError: the text holds a lone surrogate, which UTF-8 cannot say.
+    """
+    return xxh64_intdigest(f"{field}{_MARKS['missing']}{text}".encode())
 
 
 def role_key(field: str, role: str) -> int:

@@ -29,13 +29,14 @@ class Key:
     def __repr__(self) -> str:
         return f"Key({self.id})"
 
+    def pseudonym(self, text: str) -> str:
+        """Of one canonical text."""
+        return hmac.digest(self._secret, b"ctr value\0" + text.encode(), "sha256").hex()[:32]
+
     def pseudonyms(self, texts: pl.Series) -> pl.Series:
         """Pseudonyms of canonical texts (n,), null where missing; each distinct text is hashed once."""
         coded = texts.rechunk().to_arrow().dictionary_encode()
-        hashed = [
-            hmac.digest(self._secret, b"ctr value\0" + text.encode(), "sha256").hex()[:32]
-            for text in coded.dictionary.to_pylist()
-        ]
+        hashed = [self.pseudonym(text) for text in coded.dictionary.to_pylist()]
         found = pa.array(hashed, pa.large_string()).take(coded.indices)
         return pl.Series(texts.name, found, dtype=pl.String)
 

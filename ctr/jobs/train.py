@@ -370,7 +370,12 @@ class _Job:
                 feature_set=model.feature_set,
                 metrics={key: (report["selected"] or report["baseline"])[key] for key in ("valid", "test")},
                 model=report["model"],
-                provenance={"run": self.folder.name, "seed": self.config.seed, "selector": model.selector},
+                provenance={
+                    "run": self.folder.name,
+                    "model": model.name,
+                    "seed": self.config.seed,
+                    "selector": model.selector,
+                },
                 crosses=model.crosses,
                 dtype=model.dtype,
                 rounding=report["rounding"],

@@ -8,6 +8,8 @@
     crosses.parquet       which crosses of memorized pairs have a row (keys, or a sketch), where there are such pairs
     weights.safetensors   the network's weights
     side_tables/*.parquet what the kept fields need of the schema's joins
+    encoding.json         how raw cells become ids, without reference to Python (docs/encoding.md)
+    golden_pairs.parquet  200 raw cells of each field with their ids
     golden.parquet        a few raw rows (personal cells replaced) with the probability that the exported network
                           gave them
 
@@ -16,7 +18,7 @@ Nothing in it is ever run as code. No time and no absolute path is in it: the sa
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -35,11 +37,15 @@ from ctr.dataset.placed import PlacedFeatures, PlacedKeys
 from ctr.dataset.placement import Placement
 from ctr.dataset.preparation import side_table_path
 from ctr.dataset.schema import Schema
+from ctr.serving.golden_pairs import COLUMNS
+from ctr.serving.limits import check_parquet, check_tensors, read_parquet, refusing
 from ctr.serving.manifest import (
     CROSSES,
+    DESCRIBED,
     GOLDEN,
     KEPT_VALUES,
     MANIFEST,
+    PAIRS,
     SCHEMA,
     VOCABULARY,
     WEIGHTS,
@@ -72,7 +78,11 @@ class Bundle:
             ConfigError: there is no bundle, or it was written by a newer version.
             DataError: the bundle is damaged or was altered; the message names the file.
         """
-        folder = Path(folder)
+        with refusing(Path(folder)):
+            return cls._opened(Path(folder))
+
+    @classmethod
+    def _opened(cls, folder: Path) -> Self:
         manifest = read_manifest(folder)
         _check_files(folder, manifest)
         try:
@@ -117,6 +127,7 @@ class Bundle:
             rows = len(ids) + 1
         if rows != len(ids) + 1 or not np.array_equal(np.sort(ids), np.arange(1, rows)):
             raise broken(self.folder, f'"{VOCABULARY}": expected each row of the table once, 1 to {rows} - 1')
+        _check_roles(self.folder, frame, {spec.shares or spec.name for spec in self.schema.fields})
         return frame
 
     def reader(
@@ -150,6 +161,7 @@ class Bundle:
         entry = manifest.kept_values
         assert entry is not None
         try:
+            check_parquet(self.folder / KEPT_VALUES)
             kept = KeptValues.read(
                 self.folder / KEPT_VALUES,
                 bits=entry.bits,
@@ -179,6 +191,7 @@ class Bundle:
             raise broken(self.folder, f'"{MANIFEST}": crosses without a vocabulary')
         admitted, sketch = np.zeros(0, np.int64), None
         try:
+            check_parquet(self.folder / CROSSES)
             if entry.sketch is None:
                 admitted = read_admitted(self.folder / CROSSES)
                 if len(admitted) != entry.admitted:
@@ -199,6 +212,7 @@ class Bundle:
             DataError: the file is no safetensors file, or holds NaN or infinity.
         """
         try:
+            check_tensors(self.folder / WEIGHTS)
             weights: dict[str, npt.NDArray[Any]] = load_file(self.folder / WEIGHTS)
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise broken(self.folder, f'"{WEIGHTS}" cannot be read: {error}') from None
@@ -212,6 +226,15 @@ class Bundle:
         embedded = [join for join in self.schema.joins if join.at_scoring == "bundle"]
         return [self._parquet(side_table_path(number)) for number in range(len(embedded))]
 
+    def pairs(self) -> pl.DataFrame | None:
+        """Golden pairs (`ctr.serving.golden_pairs`); None in the formats before they were."""
+        if self.manifest.format_version < DESCRIBED:
+            return None
+        frame = self._parquet(PAIRS)
+        if dict(frame.schema) != COLUMNS:
+            raise broken(self.folder, f'"{PAIRS}": expected the columns {", ".join(COLUMNS)}')
+        return frame
+
     def golden(self) -> pl.DataFrame:
         """Raw rows with the probability they had at export, null where a row broke the schema."""
         frame = self._parquet(GOLDEN)
@@ -221,9 +244,25 @@ class Bundle:
 
     def _parquet(self, name: str) -> pl.DataFrame:
         try:
-            return pl.read_parquet(self.folder / name, glob=False)
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise broken(self.folder, f'"{name}" cannot be read: {first_line(error)}') from None
+            return read_parquet(self.folder / name)
+        except ValueError as error:
+            raise broken(self.folder, f'"{name}" cannot be read: {error}') from None
+
+
+def _check_roles(folder: Path, vocabulary: pl.DataFrame, owners: Collection[str]) -> None:
+    """Make sure that there are no features but those of fields, and none of a role twice; values are looked at later.
+
+    Raises:
+        DataError: there are.
+    """
+    for name in vocabulary["field"].unique().to_list():
+        if name not in owners:
+            raise broken(folder, f'"{VOCABULARY}": there is no field "{name}"')
+    if not vocabulary["role"].is_in(["value", "unknown", "missing"]).all():
+        raise broken(folder, f'"{VOCABULARY}": expected the roles value, unknown and missing')
+    own = vocabulary.filter((pl.col("role") != "value") | pl.col("value").is_null()).select("field", "role")
+    if own.is_duplicated().any():
+        raise broken(folder, f'"{VOCABULARY}": a field has two features of one role')
 
 
 def _check_placement(

@@ -35,7 +35,9 @@ from ctr.network.network import Architecture, Network
 from ctr.serving import manifest as parts
 from ctr.serving.bundle import GOLDEN_PROBABILITY, VOCABULARY_COLUMNS
 from ctr.serving.costs import cost_entry, size_entry
+from ctr.serving.encoding_file import describe_encoding, write_encoding
 from ctr.serving.forward import probabilities
+from ctr.serving.golden_pairs import write_pairs
 from ctr.serving.joins import attributes, embedded, joined_from
 from ctr.serving.network_files import as_stored, write_network
 from ctr.serving.rows import EncodedRows, encoded_rows
@@ -100,6 +102,7 @@ def export_bundle(
         schema = _write_schema(built, dataset.schema, layout.fields, preparation.side_tables())
         kept_values = _write_features(built, dataset, layout)
         cross_entry = _write_crosses(built, crosses)
+        _write_description(built, schema, entries, dataset, personal)
         # With the whole vocabulary and the network itself: another way than the one that the bundle will go.
         whole = dataset.vocabulary.with_columns(pl.Series("id", layout.numbers, dtype=pl.Int32))
         encoder = Encoder(
@@ -177,6 +180,18 @@ def _write_features(built: Path, dataset: Dataset, layout: Layout) -> dict[str, 
         vocabulary = vocabulary.with_columns(pl.col("id").rank("dense").cast(pl.Int32))
     vocabulary.select(list(VOCABULARY_COLUMNS)).write_parquet(built / parts.VOCABULARY, compression="zstd")
     return None
+
+
+def _write_description(
+    built: Path, schema: Schema, entries: Sequence[Mapping[str, Any]], dataset: Dataset, personal: Personal
+) -> None:
+    """Say how cells become ids, and prove it by golden pairs."""
+    described = describe_encoding(
+        schema, entries, dataset.manifest["encoding"], [field.name for field in personal.fields]
+    )
+    write_encoding(built / parts.ENCODING, described)
+    vocabulary = None if dataset.hashed else pl.read_parquet(built / parts.VOCABULARY)
+    write_pairs(built / parts.PAIRS, schema, Encoder(schema, entries, vocabulary), vocabulary)
 
 
 def _write_crosses(built: Path, crosses: CrossKeys | None) -> dict[str, Any] | None:

@@ -17,15 +17,16 @@ from ctr.serving.storage import Dtype
 from ctr.settings import Strict
 
 FORMAT_VERSION = 3
-GRAPHS = 3  # the first format whose network is a graph
+GRAPHS = DESCRIBED = 3  # the first format whose network is a graph, and that describes its encoding
 MANIFEST, SCHEMA, VOCABULARY = "manifest.json", "schema.json", "vocabulary.parquet"
 WEIGHTS, GOLDEN = "weights.safetensors", "golden.parquet"
 GRAPH, OUTPUTS = "network.onnx", ("logit", "probability")
 KEPT_VALUES = "kept_values.parquet"
 CROSSES = "crosses.parquet"
+ENCODING, PAIRS = "encoding.json", "golden_pairs.parquet"
 ALWAYS = (SCHEMA, WEIGHTS, GOLDEN)
 
-_LARGEST = 256 << 20
+_LARGEST = 64 << 20
 
 Finite = Annotated[float, Key(allow_inf_nan=False)]
 Count = Annotated[int, Key(ge=0, lt=1 << 48)]
@@ -298,7 +299,8 @@ class Manifest(Strict):
         """Files of every bundle with this encoding, and with crosses or without."""
         own = (KEPT_VALUES if self.encoding == "hashed" else VOCABULARY,)
         graph = (GRAPH,) if self.network else ()
-        return (*ALWAYS, *own, *graph, *((CROSSES,) if self.crosses else ()))
+        described = (ENCODING, PAIRS) if self.format_version >= DESCRIBED else ()
+        return (*ALWAYS, *own, *graph, *described, *((CROSSES,) if self.crosses else ()))
 
 
 def broken(folder: Path, found: str) -> DataError:
@@ -329,6 +331,8 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not path.is_file():
         raise _no_manifest(folder)
+    if path.is_symlink():
+        raise broken(folder, f'"{MANIFEST}" is a link; a bundle\'s files lie in its folder')
     if path.stat().st_size > _LARGEST:
         raise broken(folder, f'"{MANIFEST}" is larger than {_LARGEST >> 20} MB')
     try:

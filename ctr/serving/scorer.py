@@ -19,10 +19,14 @@ from ctr.dataset.reading import Chunk, chunks
 from ctr.errors import ConfigError, DataError, memory_told, nearest
 from ctr.serving.bundle import GOLDEN_PROBABILITY, Bundle
 from ctr.serving.forward_pass import forward_pass
+from ctr.serving.given_rows import Given
 from ctr.serving.joins import joined_from, table_at_path
-from ctr.serving.manifest import GOLDEN, broken
+from ctr.serving.limits import refusing
+from ctr.serving.manifest import GOLDEN, VOCABULARY, broken
 from ctr.serving.probability_file import ProbabilityFile
 from ctr.serving.reading_keys import reading_keys
+from ctr.serving.request_scorer import RequestScorer
+from ctr.serving.row_encoder import RowEncoder, reads_columns
 from ctr.serving.rows import encoded_rows
 
 Floats = npt.NDArray[np.float64]
@@ -52,6 +56,10 @@ class Scorer:
             raise ConfigError(f"batch_size: expected at least 1, found {batch_size}")
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         self._batch_size = batch_size
+        with refusing(self.bundle.folder):
+            self._make_ready()
+
+    def _make_ready(self) -> None:
         schema, manifest = self.bundle.schema, self.bundle.manifest
         entry = manifest.personal
         self.personal = Personal.with_key(
@@ -77,9 +85,23 @@ class Scorer:
         entries = [entry.model_dump() for entry in manifest.fields]
         vocabulary = None if manifest.encoding == "hashed" else self.bundle.vocabulary()
         self.encoder = Encoder(schema, entries, vocabulary)
+        for own in self.encoder.encoders:
+            if own.repeated() is not None:
+                raise broken(
+                    self.bundle.folder, f'"{VOCABULARY}": a value of "{own.spec.name}" is there twice'
+                )
         weights = self.bundle.weights()
         self.reader = self.bundle.reader(vocabulary, weights)
         self._forward = forward_pass(self.bundle, weights, self.bundle.crosses(vocabulary))
+        by_cell = reads_columns(schema, manifest)
+        self._requests = RequestScorer(
+            self.columns,
+            RowEncoder(self.encoder, schema, self.personal, self.reader) if by_cell else None,
+            self._forward,
+            self._score_frame,
+            self.require,
+            self._batch_size,
+        )
         self._check_golden()
 
     @property
@@ -92,15 +114,26 @@ class Scorer:
         """The raw columns that rows must have; all others are ignored."""
         return self.bundle.columns
 
-    def score(self, frame: pl.DataFrame) -> Floats:
+    def score(self, rows: Given, candidates: Given | None = None) -> Floats:
         """Click probabilities (rows,) in row order, NaN where a row breaks the schema (text in a numeric field).
 
+        Cells of dicts count each alone: 1, 1.0 and "1" are the same category, as in columns of these types. A key
+        that is absent is an error, as a missing column is: a missing value is None (or NaN).
+
         Args:
-            frame: raw rows; columns in any order. `where` does not apply, and no label is needed.
+            rows: raw rows, columns in any order: a Polars or pandas frame, a list of dicts, or a dict, which is one
+                row. `where` does not apply, and no label is needed.
+            candidates: rows as well; `rows` is then a dict of the columns that all of them have in common, which is
+                encoded once.
 
         Raises:
-            DataError: a column is missing, or has a type that its field cannot have.
+            DataError: a column is missing, or has a type that its field cannot have; or a column is in both.
         """
+        if candidates is not None:
+            return self._requests.candidates(rows, candidates)
+        return self._score_frame(rows) if isinstance(rows, pl.DataFrame) else self._requests.rows(rows)
+
+    def _score_frame(self, frame: pl.DataFrame) -> Floats:
         self.require(frame.columns, "the frame")
         result = np.full(frame.height, np.nan)
         needed = frame.select(self.columns)
@@ -116,13 +149,20 @@ class Scorer:
             chunk: rows with the columns `columns`; personal cells are replaced unless they have been.
             first: number, in its file, of the chunk's first row.
         """
-        return self._scored(self._preparation(self.personal.chunk(chunk)), first)
+        result, prepared, _ = self.told_chunk(chunk, first)
+        return result, prepared.bad
+
+    def told_chunk(self, chunk: Chunk, first: int) -> tuple[Floats, Prepared, pl.DataFrame]:
+        """The same probabilities, with the rows as they were prepared and encoded."""
+        prepared = self._preparation(self.personal.chunk(chunk))
+        result, encoded = self._scored(prepared, first)
+        return result, prepared, encoded
 
     def _scored(self, prepared: Prepared, first: int) -> tuple[Floats, pl.DataFrame]:
-        result = np.full(prepared.count, np.nan)
-        result[prepared.rows - first] = self.probabilities(self.encoder.encode(prepared.frame))
+        result, encoded = np.full(prepared.count, np.nan), self.encoder.encode(prepared.frame)
+        result[prepared.rows - first] = self.probabilities(encoded)
         result[prepared.bad["row"].to_numpy() - 1 - first] = np.nan
-        return result, prepared.bad
+        return result, encoded
 
     def probabilities(self, encoded: pl.DataFrame) -> Floats:
         """Click probabilities (rows,) of what `encoder` has encoded."""

@@ -15,6 +15,7 @@ from pipelines.benchmarks import (
     evaluation,
     feeding,
     ingest,
+    latency,
     peers,
     scoring,
     search,
@@ -48,6 +49,9 @@ PARTS = {
         "metrics and a paired difference on 10 million rows, beside a sort", evaluation.measure
     ),
     "scoring": Part("the forward pass at 1 million features, beside the MLP's", scoring.measure),
+    "latency": Part(
+        "requests to a bundle of kept features and to one of all: times, loading, memory", latency.measure
+    ),
     "peers": Part("FuxiCTR beside us, at 1 and 10 million features", peers.measure),
     "profile": Part("where a step's time goes, on one thread", step_profile.measure, usual=False),
     "epochs": Part(

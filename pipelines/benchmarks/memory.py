@@ -30,6 +30,11 @@ def peak_rss_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def resident_bytes() -> int:
+    """Memory that this process holds now; its peak where that cannot be known."""
+    return _kilobytes(_STATUS, "VmRSS") * 1024 if _STATUS.exists() else peak_rss_bytes()
+
+
 def fits(part: str, needed: float) -> bool:
     """Whether `needed` bytes are free; says so where they are not. Where that cannot be known, they are."""
     if not _MEMORY.exists() or (free := _kilobytes(_MEMORY, "MemAvailable") * 1024) >= needed:

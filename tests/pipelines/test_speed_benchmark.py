@@ -20,6 +20,9 @@ TINY = Setting(
     rows_ingested=400,
     rows_fed=2_000,
     rows_evaluated=5_000,
+    rows_served=3_000,
+    served_hidden=(8,),
+    requests=3,
 )
 KEYS = {
     "ingest": {
@@ -57,6 +60,24 @@ KEYS = {
         "peak_rss_bytes_offline",
     },
     "scoring": {"score_rows_per_second_1m", "score_ratio"},
+    "latency": {
+        key.format(bundle)
+        for bundle in ("keep_all", "selected")
+        for key in (
+            *(
+                f"latency_{{}}_p{share}_ms_{what}"
+                for share in (50, 99)
+                for what in ("1", "32", "1024", "ranking")
+            ),
+            *(
+                "load_seconds_{}",
+                "resident_bytes_{}",
+                "bundle_bytes_{}",
+                "features_{}",
+                "score_rows_per_second_{}",
+            ),
+        )
+    },
     "ingest_50m": {
         "ingest_rows_per_second_50m",
         "ingest_over_read_50m",

@@ -15,6 +15,8 @@ from ctr.serving.manifest import render_manifest
 from ctr.serving.scorer import Scorer
 
 FILES = [
+    "encoding.json",
+    "golden_pairs.parquet",
     "schema.json",
     "vocabulary.parquet",
     "network.onnx",
