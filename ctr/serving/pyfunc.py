@@ -1,6 +1,6 @@
 """A bundle as an MLflow model: takes raw log rows, gives click probabilities. Source and data, nothing pickled.
 
-The model's folder holds the bundle as an artifact, and of our source the files that scoring needs, so that it is loaded,
+The folder of the model holds the bundle as an artifact, and of our source what scoring needs, so that it is loaded,
 or served by `mlflow models serve`, where neither our repository nor PyTorch is.
 """
 
@@ -92,8 +92,8 @@ def write_model(bundle: Path, folder: Path) -> None:
 
 
 def _signature(columns: pl.Schema) -> ModelSignature:
-    """Of raw rows: every column may be missing or null, as in a log."""
-    inputs = [ColSpec(_type(dtype), name, required=False) for name, dtype in columns.items()]
+    """Of raw rows, which must have all columns that scoring reads; cells may be null, as in a log."""
+    inputs = [ColSpec(_type(dtype), name) for name, dtype in columns.items()]
     return ModelSignature(Schema(inputs), Schema([ColSpec("double", PROBABILITY)]))
 
 
