@@ -24,17 +24,9 @@ from ctr.serving.scorer import Scorer
 MODEL, BUNDLE, PROBABILITY = "model.py", "bundle", "probability"
 _SOURCE = ("__init__.py", "errors.py", "settings.py", "dataset/*.py", "serving/*.py")
 _PACKAGES = (
-    "mlflow",
-    "numpy",
-    "onnx",
-    "onnxruntime",
-    "pandas",
-    "polars",
-    "polars-hash",
-    "pyarrow",
-    "pydantic",
+    *("mlflow", "numpy", "onnx", "onnxruntime", "pandas", "polars", "polars-hash", "pyarrow", "pydantic"),
+    *("safetensors", "tomli_w"),
 )
-_PACKAGES += ("safetensors", "tomli_w")
 _EXAMPLES = 5  # golden rows
 _CODE = """import mlflow
 
