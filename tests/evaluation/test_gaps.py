@@ -53,7 +53,7 @@ def test_it_covers_the_truth_in_95_of_100_logs(promise):
 
 def test_rows_of_users_who_are_alike_widen_it():
     random = np.random.default_rng(4)
-    user = np.repeat(np.arange(300), 20)
+    user = np.repeat(np.arange(200), 20)
     truth = np.clip(random.beta(2, 6, len(user)), 0.01, 0.99)
     logit = np.log(truth / (1 - truth)) + random.normal(size=200)[user]
     labels = random.random(len(user)) < 1 / (1 + np.exp(-logit))
