@@ -13,8 +13,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from ctr.evaluation.estimates import METRICS, Codes, Spread, Totals, around, ranked
+from ctr.evaluation.gaps import MOST_SUMS, Gaps
 from ctr.evaluation.grouped import GroupAucs, group_aucs, group_error
-from ctr.evaluation.histogram import Histogram
+from ctr.evaluation.histogram import Histogram, bins_of
 from ctr.evaluation.intervals import Interval
 from ctr.evaluation.metrics import Floats
 from ctr.evaluation.reliability import Reliability, reliability
@@ -97,7 +98,8 @@ def measured(rows: ScoredRows) -> Measured:
             error = spread.paired[name].error() if defined else math.nan
             differences[name][metric] = around(change, error, -highest, highest)
     for name in rows.models:
-        values[name]["ece"] = Interval(aucs.reliability[name].error, math.nan, math.nan)
+        bounds = aucs.gaps[name].bounds() if name in aucs.gaps else (math.nan, math.nan)
+        values[name]["ece"] = Interval(aucs.reliability[name].error, *bounds)
     for name in differences:
         change = values[name]["ece"].value - values[rows.models[0]]["ece"].value
         differences[name]["ece"] = Interval(change, math.nan, math.nan)
@@ -130,6 +132,7 @@ class _Aucs(NamedTuple):
     errors: dict[str, float]
     spreads: _Spreads
     reliability: dict[str, Reliability]
+    gaps: dict[str, Gaps]
 
 
 def _totals(rows: ScoredRows) -> tuple[int, int, dict[str, Totals]]:
@@ -162,13 +165,19 @@ def _ranked(rows: ScoredRows) -> _Aucs | None:
     batch = rows.whole()
     if batch is None:
         return None
-    found = _Aucs({}, dict.fromkeys(rows.models, 0.0), _Spreads(rows), {})
+    found = _Aucs({}, dict.fromkeys(rows.models, 0.0), _Spreads(rows), {}, {})
     for name, scores in batch.scores.items():
         ranking = ranked(batch.labels, scores, batch.mass)
         found.values[name] = ranking.auc
         found.spreads.add(batch, name, ranking.influence)
         mass = ranking.positives + ranking.negatives
-        found.reliability[name] = reliability(ranking.positives, ranking.scores * mass, mass)
+        diagram = reliability(ranking.positives, ranking.scores * mass, mass)
+        found.reliability[name] = diagram
+        gaps = _gaps(rows, diagram)
+        if gaps is not None:
+            bins = np.searchsorted(ranking.scores[diagram.first[1:]], scores, side="right")
+            gaps.add(batch.labels, scores, batch.mass, bins, batch.clusters)
+            found.gaps[name] = gaps
         del ranking  # before the next one is made
     return found
 
@@ -179,7 +188,7 @@ def _binned(rows: ScoredRows) -> _Aucs:
     for batch in rows.batches():
         for name, scores in batch.scores.items():
             histograms[name].add(batch.labels, scores, batch.mass)
-    found = _Aucs({}, {}, _Spreads(rows), {})
+    found, edges = _Aucs({}, {}, _Spreads(rows), {}, {}), dict[str, Codes]()
     for name, histogram in histograms.items():
         found.values[name], found.errors[name] = histogram.auc, histogram.auc_error
         mass = histogram.positives + histogram.negatives
@@ -187,11 +196,25 @@ def _binned(rows: ScoredRows) -> _Aucs:
         found.reliability[name] = reliability(
             histogram.positives[there], histogram.expected[there], mass[there]
         )
+        gaps = _gaps(rows, found.reliability[name])
+        if gaps is not None:
+            found.gaps[name] = gaps
+            edges[name] = np.flatnonzero(there)[found.reliability[name].first[1:]]
     for batch in rows.batches() if all(map(math.isfinite, found.values.values())) else ():
         for name, scores in batch.scores.items():
             influence = histograms[name].influence(batch.labels, scores, batch.mass)
             found.spreads.add(batch, name, influence)
+            if name in found.gaps:
+                bins = np.searchsorted(edges[name], bins_of(scores), side="right")
+                found.gaps[name].add(batch.labels, scores, batch.mass, bins, batch.clusters)
     return found
+
+
+def _gaps(rows: ScoredRows, diagram: Reliability) -> Gaps | None:
+    """For the gaps of a model; None where there are too many clusters to hold their sums."""
+    if rows.clusters is not None and rows.clusters * len(diagram.mass) > MOST_SUMS:
+        return None
+    return Gaps(diagram.promised, diagram.observed, diagram.mass, rows.clusters)
 
 
 def _add_grouped(

@@ -3,13 +3,14 @@
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ctr.evaluation.intervals import Z95
 from ctr.evaluation.metrics import BINS, Floats, equal_mass_bins
 
 
 class Reliability(NamedTuple):
-    """Bins (K,), ascending: mean probability, share of clicks with its 95 % bounds, and mass.
+    """Bins (K,), ascending: mean probability, share of clicks with its 95 % bounds, mass, and the first group of ties.
 
     Bounds by Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", Journal of the American
     Statistical Association 1927, as if `mass` were a number of rows.
@@ -20,6 +21,7 @@ class Reliability(NamedTuple):
     low: Floats
     high: Floats
     mass: Floats
+    first: NDArray[np.int64]
 
     @property
     def error(self) -> float:
@@ -39,9 +41,10 @@ def reliability(clicks: Floats, expected: Floats, mass: Floats, bins: int = BINS
     chosen = equal_mass_bins(mass, bins)
     sums = [np.bincount(chosen, values, bins).astype(np.float64) for values in (clicks, expected, mass)]
     there = sums[2] > 0.0
+    first = np.searchsorted(chosen, np.flatnonzero(there))  # ties are ascending, and so are their bins
     positives, promised, total = (values[there] for values in sums)
     share = positives / total
     square = Z95**2 / total
     centre, half = share + square / 2.0, np.sqrt(square * (share * (1.0 - share) + square / 4.0))
     low, high = (centre - half) / (1.0 + square), (centre + half) / (1.0 + square)
-    return Reliability(promised / total, share, low, high, total)
+    return Reliability(promised / total, share, low, high, total, first)

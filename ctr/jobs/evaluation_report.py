@@ -111,7 +111,7 @@ def _entry(found: Measured) -> dict[str, Any]:
         bounds = {
             metric: {"low": _number(values[metric].low), "high": _number(values[metric].high)}
             for metric in plain
-            if metric not in ("auc", "ece")
+            if metric != "auc"
         }
         models.append(
             {"name": name, "gauc": None, **plain, "auc": _interval(values["auc"]), "intervals": bounds}

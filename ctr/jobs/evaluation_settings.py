@@ -51,8 +51,10 @@ class Guardrail(Strict):
             raise ValueError(f'max_rise applies to {names}, found metric = "{self.metric}"')
         if self.value is not None and self.slice is None:
             raise ValueError("value needs slice, the field that it is a value of")
-        if self.judged_by == "interval" and self.metric == "ece":
-            raise ValueError('judged_by = "interval": the calibration error "ece" has no interval')
+        if self.judged_by == "interval" and self.metric == "ece" and self.max_rise is not None:
+            raise ValueError(
+                'judged_by = "interval": the difference of two calibration errors ("ece") has no interval; state max'
+            )
         return self
 
 

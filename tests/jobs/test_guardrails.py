@@ -108,7 +108,7 @@ def test_a_missed_bound_is_one_line():
         ({"metric": "logloss", "max_drop": 0.1}, 'max_drop applies to "auc" and "gauc"'),
         ({"metric": "auc", "max_rise": 0.1}, "max_rise applies to"),
         ({"min": 0.1, "value": "tv"}, "value needs slice"),
-        ({"metric": "ece", "max": 0.1, "judged_by": "interval"}, "has no interval"),
+        ({"metric": "ece", "max_rise": 0.1, "judged_by": "interval"}, "has no interval; state max"),
         ({"metric": "acu", "min": 0.1}, "metric: expected"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 
 import numpy as np
 import polars as pl
@@ -10,9 +11,12 @@ from rich.console import Console
 
 import ctr.jobs.cell_pool as pool
 import ctr.jobs.compare as job
+from ctr.config import Tracking
 from ctr.dataset.store import Dataset
 from ctr.errors import ConfigError
 from ctr.evaluation import auc_difference
+from ctr.jobs.comparison_tracking import send
+from ctr.tracking import Tracker
 from tests.jobs.walking_logs import ROWS, walking, write_log
 
 
@@ -136,6 +140,22 @@ def test_a_table_has_a_row_for_each_line_and_window(walked):
         (line, window) for line in ("drop", "keep", "anew") for window in range(3)
     ]
     assert table["minus_anew_value"].null_count() == 3
+
+
+def test_mlflow_shows_each_line_as_curves_over_windows(drifting, walked, walk, tmp_path):
+    pytest.importorskip("sqlalchemy", reason="MLflow is not installed")
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    config = walking(drifting, tmp_path).run.model_copy(update={"tracking": Tracking(uri=uri)})
+    shutil.copytree(walked[0], tmp_path / "copy")
+    send(tmp_path / "copy", job.load_document(walked[0]), {}, config)
+    client = Tracker.open(uri, "ctr", fallback=tmp_path)._connection._client
+    (experiment,) = [each for each in client.search_experiments() if each.name == "ctr"]
+    wanted = "tags.stage LIKE '%as it was, new values dropped'"
+    (run,) = client.search_runs([experiment.experiment_id], wanted)
+    found = client.get_metric_history(run.info.run_id, "minus_anew_value")
+    points = walk["sets"][0]["points"]["drop"]
+    assert [metric.value for metric in found] == [point["minus_anew"]["value"] for point in points]
+    assert [metric.step for metric in found] == [0, 1, 2]
 
 
 def test_a_walk_that_was_broken_off_goes_on_and_comes_to_the_same(
