@@ -335,13 +335,17 @@ class Training(Strict):
 
 
 class Export(Strict):
-    """`dtype` of the bundle's tables. `min_auc`: below it the run ends with exit code 4 and registers nothing.
+    """`dtype`: in which the bundle stores weights. `min_auc`: below it the run ends with code 4 and registers nothing.
 
+    max_auc_loss, max_probability_change: what rounding to `dtype` may cost the AUC on valid, and change of the
+        probability of any row of valid; past either the run ends before test is read, and writes no bundle.
     refit: what the chosen set is trained on again for the bundle, after the verdict and for the steps that valid chose:
     `valid` adds valid to train, `all` test as well; `none` ships the model that was evaluated.
     """
 
-    dtype: Literal["float32"] = "float32"
+    dtype: Literal["float32", "float16", "int8"] = "float32"
+    max_auc_loss: Annotated[float, Key(ge=0.0, le=1.0)] = 0.001
+    max_probability_change: Annotated[float, Key(ge=0.0, le=1.0)] = 0.05
     refit: Literal["none", "valid", "all"] = "none"
     min_auc: Annotated[float, Key(ge=0.0, le=1.0)] | None = None
 

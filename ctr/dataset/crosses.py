@@ -65,13 +65,15 @@ class CrossKeys:
 
     pairs: those that are memorized. words: (V + 1, 4) of features. admitted: (A,) keys of the crosses that are frequent
     enough, ascending, over all pairs. sketch: (2, W) bits in which those of frequent crosses are set
-    (`ctr.dataset.cross_sketch`), instead of their keys; None where keys are kept.
+    (`ctr.dataset.cross_sketch`), instead of their keys; None where keys are kept. counts: frequent crosses of each
+    pair; empty where nobody has counted.
     """
 
     pairs: tuple[PairNames, ...]
     words: npt.NDArray[np.int32]
     admitted: Ints
     sketch: Bits | None = None
+    counts: tuple[int, ...] = ()
 
     @property
     def salts(self) -> Ints:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,9 +24,9 @@ from ctr.dataset.stacked import stacked
 from ctr.dataset.store import Dataset, Part
 from ctr.errors import CtrError
 from ctr.evaluation.metrics import measure
-from ctr.jobs.networks import Networks, learned_numbers
+from ctr.jobs.networks import Networks
 from ctr.network.crosses import table_parameters as pair_table_parameters
-from ctr.network.network import Architecture, Network, build
+from ctr.network.network import Architecture, Network, build, sizes
 from ctr.selection import optfs, optinter
 from ctr.selection.compaction import compact_architecture
 from ctr.selection.field_referees import require
@@ -34,6 +35,9 @@ from ctr.selection.optinter import CANDIDATES, LimitError
 from ctr.selection.pair_screen import Screen, screen
 from ctr.selection.pair_space import PairSpace, cross_index
 from ctr.selection.referees import REFEREES, number_to_keep
+from ctr.serving.costs import weight_bytes
+from ctr.serving.network_files import as_stored
+from ctr.serving.storage import Dtype
 from ctr.tracking import Job
 from ctr.training.checkpoint import load_checkpoint, save_checkpoint
 from ctr.training.fit import fit
@@ -42,6 +46,7 @@ from ctr.training.machine import pick_threads
 from ctr.training.predict import calibrate, predict
 from ctr.training.progress import stage_progress
 
+_FLOAT32 = 4  # bytes
 _EVALUATION_ROWS = 8192  # rows in a batch where nothing is learned
 _SEARCHED = ("optfs", "optfs+optinter")  # selectors whose feature set comes of a search with gates
 
@@ -53,7 +58,8 @@ class Model:
     selector: "baseline", or who chose `feature_set`. ratio, penalty: what was asked for.
     parameters: learned numbers; the row that dropped features read is none. best_step: after which the weights were
         taken, by their AUC on valid. crosses: by which those of memorized pairs are found, where pairs are modelled.
-    rival_history: how the trainings went that it was preferred to.
+    rival_history: how the trainings went that it was preferred to. dtype: in which a bundle stores its weights; what
+        it predicts it predicts with weights that are rounded so.
     """
 
     selector: str
@@ -69,6 +75,7 @@ class Model:
     search_history: tuple[Look, ...] = ()
     crosses: CrossKeys | None = None
     rival_history: tuple[Look, ...] = ()
+    dtype: Dtype = "float32"
 
     @property
     def name(self) -> str:
@@ -97,8 +104,15 @@ class Model:
         """Rows of the table of crosses; None where pairs are not modelled."""
         return None if self.architecture.pairs is None else self.architecture.pairs.cross_rows - 1
 
+    @cached_property
+    def bytes(self) -> tuple[int, int]:
+        """Of all weights and of those in tables, as they are stored."""
+        if self.dtype == "float32":
+            return self.parameters * _FLOAT32, self.table_parameters * _FLOAT32
+        return weight_bytes(self.load(), self.dtype)
+
     def load(self) -> Network:
-        """The network with its best weights, on the CPU, ready to predict.
+        """The network with its best weights as they were trained, on the CPU, ready to predict.
 
         Raises:
             CtrError: the weights are not there.
@@ -116,7 +130,8 @@ class Model:
     def predict(self, part: Part, device: torch.device, *, serving: bool = False) -> npt.NDArray[np.float64]:
         """Click probabilities of the rows of `part`; with `serving`, with bias fields as they are at scoring."""
         layout = self.layout.at_serving() if serving else self.layout
-        return predict(self.load().to(device), Batches(part, layout, _EVALUATION_ROWS))
+        network = as_stored(self.load(), self.dtype)
+        return predict(network.to(device), Batches(part, layout, _EVALUATION_ROWS))
 
 
 class _Watchers:
@@ -211,9 +226,11 @@ class Trainer:
                 self.networks.architecture,
                 layout,
                 self.folder / "baseline",
-                learned_numbers(network),
+                sizes(network).parameters,
                 result.history,
                 result.best_step,
+                # Where nothing is selected it is what the bundle holds; else it is what that is compared with.
+                dtype=self.config.export.dtype if self.config.selector.kind == "none" else "float32",
             )
         return self._baseline
 
@@ -513,12 +530,13 @@ class Trainer:
             penalty,
             search_history,
             crosses,
+            dtype=self.config.export.dtype,
         )
         network = self._start(model)
         stage = "retrain" if selector == self.config.selector.kind and "-reads-" not in name else name
         result = self._fit(name, stage, network, layout)
         return replace(
-            model, parameters=learned_numbers(network), history=result.history, best_step=result.best_step
+            model, parameters=sizes(network).parameters, history=result.history, best_step=result.best_step
         )
 
     def _start(self, model: Model) -> Network:

@@ -12,7 +12,6 @@ from ctr.dataset.placement import Placement, place
 from ctr.dataset.shadow import ShadowLayout, Shadows, shadows
 from ctr.dataset.store import Dataset
 from ctr.jobs.limits import require_memory
-from ctr.network.embeddings import Table
 from ctr.network.hashed_tables import HashedTable
 from ctr.network.network import Architecture, Network, build, build_table
 from ctr.selection.compaction import (
@@ -158,10 +157,3 @@ class Networks:
                     network.crosses.factors.weight.data[rows] = 0.0
         network.dataset = self._dataset.digest
         return network.to(self.device)
-
-
-def learned_numbers(network: Network) -> int:
-    """Parameters, without the rows that dropped features read."""
-    tables = [module for module in network.modules() if isinstance(module, Table)]
-    zeros = sum(table.weight.shape[1] for table in tables)
-    return sum(parameter.numel() for parameter in network.parameters()) - zeros

@@ -31,12 +31,12 @@ from ctr.jobs.lock import RunLock
 from ctr.jobs.models import Model, Trainer
 from ctr.jobs.networks import Networks
 from ctr.jobs.report_facts import feature_counts
+from ctr.jobs.rounding import rounding
 from ctr.jobs.scored import Probabilities, measured
 from ctr.serving.export import export_bundle
 from ctr.tracking import OFF, Tracker
 from ctr.training.machine import pick_device
 
-_FLOAT32 = 4  # bytes
 _DONE = "cell.json"
 
 
@@ -158,9 +158,9 @@ def _measure(cell: Cell, models: list[Model], dataset: Dataset, device: torch.de
                 "cost": counts["cost"],
                 "groups": counts["groups"],
                 "parameters": model.parameters,
-                "bytes": model.parameters * _FLOAT32,
-                "table_bytes": model.table_parameters * _FLOAT32,
-                "bundle_bytes": _bundle_bytes(cell.config, model, dataset),
+                "bytes": model.bytes[0],
+                "table_bytes": model.bytes[1],
+                "bundle_bytes": _bundle_bytes(cell.config, model, dataset, device),
                 "valid": {"auc": found["auc"], "logloss": found["logloss"]},
                 "seconds": {"search": search, "train": sum(look.seconds for look in model.history)},
                 "epochs": model.history[-1].epoch,
@@ -174,7 +174,7 @@ def _measure(cell: Cell, models: list[Model], dataset: Dataset, device: torch.de
     (folder / f".{_DONE}").replace(folder / _DONE)
 
 
-def _bundle_bytes(config: Config, model: Model, dataset: Dataset) -> int:
+def _bundle_bytes(config: Config, model: Model, dataset: Dataset, device: torch.device) -> int:
     """What the bundle of a model takes on disk: it is written, proven and measured, and not kept."""
     nothing = {"trained_on": ["train"], "steps": model.best_step, "window": None, "metrics": None}
     with tempfile.TemporaryDirectory() as folder:
@@ -190,6 +190,8 @@ def _bundle_bytes(config: Config, model: Model, dataset: Dataset) -> int:
             model={"refit": "none", "evaluated": nothing, "shipped": nothing},
             provenance={"selector": model.selector, "seed": config.seed},
             crosses=model.crosses,
+            dtype=model.dtype,
+            rounding=rounding(model, dataset.part("valid"), device),
         )
         shutil.rmtree(Path(folder) / "bundle")
     return size

@@ -30,6 +30,7 @@ from ctr.jobs.limits import memory_advice, require_batch
 from ctr.jobs.lock import LOCK, RunLock
 from ctr.jobs.models import Model, Trainer
 from ctr.jobs.networks import Networks
+from ctr.jobs.rounding import require_small, rounding
 from ctr.jobs.run_registration import STATE, remember, settle, version_tags
 from ctr.jobs.scored import Scored
 from ctr.jobs.verdict import build_report, model_entry, score, scores_table
@@ -255,6 +256,7 @@ class _Job:
         models, chosen = self._train(trainer)
         self.lock.check()
         other = self._other_reading(trainer, chosen)
+        rounded = self._rounding(trainer, chosen or models[0])  # refuses before test is read
         self.lock.check()
         with self.clock.stage("evaluate"):
             scored, test = score(models, self.dataset, trainer.device, run=self.folder.name)
@@ -278,7 +280,7 @@ class _Job:
         self.lock.check()
         if chosen and chosen.feature_set:
             chosen.feature_set.save(self.folder / "feature_set")
-        self._export(report, trainer, best or scored[0], test)
+        self._export(report, trainer, best or scored[0], test, rounded)
         self.lock.check()
         self._report(report, chosen.feature_set if chosen else None)
         job.finish(report, self.folder, self._figures(report))
@@ -326,6 +328,16 @@ class _Job:
         self.clock.add("referees", model.history)
         return Scored(model, model.predict(trainer.valid, trainer.device), np.zeros(0))
 
+    def _rounding(self, trainer: Trainer, model: Model) -> dict[str, float] | None:
+        """What storing the weights in `export.dtype` costs on valid.
+
+        Raises:
+            CtrError: more than the configuration allows.
+        """
+        found = rounding(model, trainer.valid, trainer.device)
+        require_small(found, self.config.export)
+        return found
+
     def _refitted(self, trainer: Trainer, model: Model, test: Part) -> Model:
         """What the bundle will hold: the model that was evaluated, or the same trained on more rows."""
         if self.config.export.refit == "none":
@@ -335,16 +347,24 @@ class _Job:
         with self.clock.stage("refit"):
             return trainer.refit(model, parts)
 
-    def _export(self, report: dict[str, Any], trainer: Trainer, scored: Scored, test: Part) -> None:
+    def _export(
+        self,
+        report: dict[str, Any],
+        trainer: Trainer,
+        scored: Scored,
+        test: Part,
+        rounded: dict[str, float] | None,
+    ) -> None:
         model = self._refitted(trainer, scored.model, test)
         report["model"] = model_entry(self.config.export.refit, scored.model, self.dataset, report)
         with self.clock.stage("export"):
-            network = model.load()
+            # A refitted model has other weights.
+            report["rounding"] = rounded if model is scored.model else self._rounding(trainer, model)
             size = export_bundle(
                 self.folder / "bundle",
                 dataset=self.dataset,
                 source=self.config.data.input,
-                network=network,
+                network=model.load(),
                 architecture=model.architecture,
                 layout=model.layout,
                 feature_set=model.feature_set,
@@ -357,6 +377,9 @@ class _Job:
                     "selector": model.selector,
                 },
                 crosses=model.crosses,
+                dtype=model.dtype,
+                rounding=report["rounding"],
+                keep_all=self.networks.architecture,
             )
         report["bundle"] = {"path": "bundle", "bytes": size}
 

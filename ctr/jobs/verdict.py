@@ -130,6 +130,7 @@ def build_report(
         "difference": {"test_auc": difference(chosen, baseline, test)} if chosen else None,
         "feature_set": feature_counts(feature_set, dataset),
         "bundle": {"path": None, "bytes": None},
+        "rounding": None,
         "seconds": dict(seconds),
         "train_rows_per_second": float(np.mean([epoch.rows_per_second for epoch in baseline.model.history])),
         "peak_rss_bytes": peak_memory(),

@@ -171,7 +171,12 @@ class Crosses(nn.Module):
     def memorized(self, inputs: Inputs, here: Tensor | None = None) -> Tensor:
         """Vectors of memorized pairs, all or the given ones, (B, M, d)."""
         assert self.memory is not None
-        vectors: Tensor = self.memory(self.cross_rows(inputs.ids, here))
+        rows = inputs.cross_rows
+        if rows is None:
+            rows = self.cross_rows(inputs.ids, here)
+        elif here is not None:
+            rows = rows.index_select(1, here)
+        vectors: Tensor = self.memory(rows)
         return vectors
 
     def products(self, inputs: Inputs, here: Tensor | None = None) -> Tensor:

@@ -23,6 +23,7 @@ class Inputs(NamedTuple):
     vectors: (B, T) numbers of the vector fields side by side, or None where there are none.
     places, list_places: (B, S, R) and (L, R) int64, where hashed features are read (`ctr.dataset.placement`); None
         where the number of a feature is its row.
+    cross_rows: (B, M) int64 rows of the crosses of M memorized pairs; None where the network is to find them.
     """
 
     ids: Tensor
@@ -33,6 +34,7 @@ class Inputs(NamedTuple):
     vectors: Tensor | None = None
     places: Tensor | None = None
     list_places: Tensor | None = None
+    cross_rows: Tensor | None = None
 
 
 class Lookup(torch.autograd.Function):
@@ -165,11 +167,8 @@ def pool_lists(rows: Tensor, slots: Tensor, lengths: Tensor, pooling: tuple[Pool
     largest = sums
     if "max" in pooling:
         index = slots.unsqueeze(-1).expand_as(rows)
-        # Every list holds at least one value, so no zero of the start is left.
-        largest = (
-            rows.new_zeros(lengths.numel(), rows.shape[-1])
-            .scatter_reduce(0, index, rows, "amax", include_self=False)
-            .view(shape)
-        )
+        # Every list holds at least one value, so no infinity of the start is left.
+        start = rows.new_full((lengths.numel(), rows.shape[-1]), -torch.inf)
+        largest = start.scatter_reduce(0, index, rows, "amax").view(shape)
     by_word = {"mean": sums / counts, "sum": sums, "max": largest}
     return torch.stack([by_word[word][:, number] for number, word in enumerate(pooling)], dim=1)  # (B, M, W)

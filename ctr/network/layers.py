@@ -47,7 +47,7 @@ class BatchNorm(nn.BatchNorm1d):
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, N) -> (B, N)."""
-        if len(input) >= 2:
+        if self.training and len(input) >= 2:
             return super().forward(input)
         return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
 

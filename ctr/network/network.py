@@ -7,8 +7,8 @@ Shapes: B rows, F fields, D width of a field, W = D plus one float for the first
     ids (B, S) -> pair vectors (B, N), for the backbone's MLP, where pairs are modelled
 """
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -233,3 +233,29 @@ def build_table(architecture: Architecture) -> Table:
         architecture.odd_lookups,
         architecture.scale,
     )
+
+
+class Sizes(NamedTuple):
+    """Learned numbers of a network, and those of them in tables, without the rows that dropped features read."""
+
+    parameters: int
+    table_parameters: int
+
+
+def sizes(network: Network) -> Sizes:
+    """How large a network is."""
+    tables = [module.weight for module in network.modules() if isinstance(module, Table)]
+    zeros = sum(table.shape[1] for table in tables)
+    whole = sum(parameter.numel() for parameter in network.parameters())
+    return Sizes(whole - zeros, sum(table.numel() for table in tables) - zeros)
+
+
+def sizes_of(architecture: Architecture) -> Sizes:
+    """How large a network without pairs would be, whose tables are not made."""
+    small = replace(architecture, rows=1, second_rows=min(1, architecture.second_rows))
+    with torch.random.fork_rng(devices=[]):  # fresh weights are thrown away: no draw may count
+        network = build(small)
+    tables = (architecture.rows - 1) * network.table.weight.shape[1]
+    if isinstance(network.table, HashedTable) and network.table.second is not None:
+        tables += (architecture.second_rows - 1) * network.table.second.weight.shape[1]
+    return Sizes(sizes(network).parameters + tables, tables)

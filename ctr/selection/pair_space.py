@@ -101,12 +101,12 @@ class PairSpace:
     def keys(self, memorized: Sequence[PairNames]) -> CrossKeys:
         """What the crosses of these pairs are found by."""
         words = self.words if memorized else np.zeros((1, 4), np.int32)
-        empty = np.zeros(0, np.int64)
+        empty, counts = np.zeros(0, np.int64), tuple(self._counts[pair] for pair in memorized)
         if self._sketch_bytes is not None:
             # Counted anew, so that pairs that are not memorized take no room in it.
-            return CrossKeys(tuple(memorized), words, empty, self._sketch(memorized).bits())
+            return CrossKeys(tuple(memorized), words, empty, self._sketch(memorized).bits(), counts)
         admitted = np.concatenate([empty, *(self.admitted[pair] for pair in memorized)])
-        return CrossKeys(tuple(memorized), words, np.unique(admitted))
+        return CrossKeys(tuple(memorized), words, np.unique(admitted), counts=counts)
 
     def layout(
         self, memorized: Sequence[PairNames], factorized: Sequence[PairNames], dim: int | None = None

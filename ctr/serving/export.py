@@ -2,19 +2,18 @@
 
 import errno
 import json
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import torch
-from safetensors.torch import save_file
 
 import ctr
 from ctr.dataset.crosses import CrossKeys
@@ -35,16 +34,19 @@ from ctr.errors import CtrError
 from ctr.network.network import Architecture, Network
 from ctr.serving import manifest as parts
 from ctr.serving.bundle import GOLDEN_PROBABILITY, VOCABULARY_COLUMNS
+from ctr.serving.costs import cost_entry, size_entry
 from ctr.serving.encoding_file import describe_encoding, write_encoding
 from ctr.serving.forward import probabilities
 from ctr.serving.golden_pairs import write_pairs
 from ctr.serving.joins import attributes, embedded, joined_from
-from ctr.serving.rows import encoded_rows
+from ctr.serving.network_files import as_stored, write_network
+from ctr.serving.rows import EncodedRows, encoded_rows
 from ctr.serving.scorer import Scorer
+from ctr.serving.storage import Dtype
 
 _GOLDEN_ROWS = 200
 _GOLDEN_BYTES = 1 << 20
-_PACKAGES = ("polars", "polars-hash", "numpy", "safetensors", "torch")
+_PACKAGES = ("polars", "polars-hash", "numpy", "safetensors", "torch", "onnx", "onnxruntime")
 
 
 def export_bundle(
@@ -60,6 +62,9 @@ def export_bundle(
     model: Mapping[str, Any],
     provenance: Mapping[str, Any],
     crosses: CrossKeys | None = None,
+    dtype: Dtype = "float32",
+    rounding: Mapping[str, float] | None = None,
+    keep_all: Architecture | None = None,
 ) -> int:
     """Write a bundle; an earlier one in the same folder is replaced. It appears whole or not at all.
 
@@ -75,6 +80,9 @@ def export_bundle(
         model: that network and this one, as `ctr.serving.manifest.ModelEntry`.
         provenance: where it comes from, as JSON.
         crosses: by which those of memorized pairs are found, where pairs are modelled.
+        dtype: in which weights are stored (`ctr.serving.storage`).
+        rounding: what that changes on valid, as `ctr.serving.manifest.RoundingEntry`; nothing in float32.
+        keep_all: architecture of the network before selection, where it is known.
 
     Returns:
         Bytes of all files together.
@@ -95,15 +103,18 @@ def export_bundle(
         kept_values = _write_features(built, dataset, layout)
         cross_entry = _write_crosses(built, crosses)
         _write_description(built, schema, entries, dataset, personal)
-        weights = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
-        save_file(weights, built / parts.WEIGHTS)
-        shutil.copymode(built / parts.SCHEMA, built / parts.WEIGHTS)  # safetensors hides it from others
         # With the whole vocabulary and the network itself: another way than the one that the bundle will go.
         whole = dataset.vocabulary.with_columns(pl.Series("id", layout.numbers, dtype=pl.Int32))
         encoder = Encoder(
             dataset.schema, dataset.manifest["fields"], None if dataset.hashed else whole, layout.fields
         )
-        _write_golden(built, raw, preparation, encoder, layout, network, dataset.schema)
+        golden = _Golden.of(raw, preparation, encoder, layout, dataset.schema)
+        entry, tensors = write_network(
+            built, network, architecture, golden.encoded, dtype=dtype, keep_rate=dataset.schema.keep_rate
+        )
+        golden.write(
+            built, probabilities(as_stored(network, dtype), golden.encoded, dataset.schema.keep_rate)
+        )
         files = {path.relative_to(built).as_posix(): path for path in built.rglob("*") if path.is_file()}
         content = {
             "format_version": parts.FORMAT_VERSION,
@@ -125,6 +136,10 @@ def export_bundle(
             "model": dict(model),
             "provenance": dict(provenance),
             "versions": {"ctr": ctr.__version__, **{name: version(name) for name in _PACKAGES}},
+            "network": entry.model_dump(),
+            "rounding": None if rounding is None else dict(rounding),
+            "sizes": size_entry(network, dtype, keep_all),
+            "costs": cost_entry(layout, architecture.pairs, crosses, tensors),
             "files": {name: parts.file_entry(files[name]).model_dump() for name in sorted(files)},
         }
         plain = json.loads(json.dumps(content))
@@ -244,36 +259,39 @@ def _raw_rows(schema: Schema, source: str | Path, personal: Personal) -> Iterato
         yield columns, lambda wanted: personal.chunks(chunks(sources, schema.read, wanted, _GOLDEN_BYTES))
 
 
-def _write_golden(
-    built: Path,
-    raw: Chunk,
-    preparation: Preparation,
-    encoder: Encoder,
-    layout: Layout,
-    network: Network,
-    schema: Schema,
-) -> None:
-    """The first raw rows with the network's probabilities; null where a row breaks the schema.
+class _Golden(NamedTuple):
+    """The first raw rows, as they will stand in the bundle and as a network reads them; which of them break the schema.
 
     Attributes of side tables that are not in the bundle stand beside them: such a table may change, golden rows not.
     """
-    frame = raw.frame.head(_GOLDEN_ROWS)
-    rows = raw.rows[: frame.height]
-    joined = preparation.joined(frame)
-    outside = [
-        name
-        for join, table in zip(schema.joins, preparation.side_tables(), strict=True)
-        if join.at_scoring != "bundle"
-        for name in attributes(join, table.columns)
-        if name in joined.columns
-    ]
-    prepared = preparation(replace(raw, frame=frame, rows=rows))
-    encoded = encoder.encode(prepared.frame)
-    scores = probabilities(network, encoded_rows(encoded, encoder.fields, layout.reader), schema.keep_rate)
-    found = pl.Series(GOLDEN_PROBABILITY, scores)
-    bad = pl.Series(np.isin(rows + 1, prepared.bad["row"].to_numpy()))
-    golden = joined.select(*frame.columns, *outside, found.set(bad, None))
-    golden.write_parquet(built / parts.GOLDEN, compression="zstd")
+
+    frame: pl.DataFrame
+    encoded: EncodedRows
+    bad: pl.Series
+
+    @classmethod
+    def of(
+        cls, raw: Chunk, preparation: Preparation, encoder: Encoder, layout: Layout, schema: Schema
+    ) -> Self:
+        frame = raw.frame.head(_GOLDEN_ROWS)
+        rows = raw.rows[: frame.height]
+        joined = preparation.joined(frame)
+        outside = [
+            name
+            for join, table in zip(schema.joins, preparation.side_tables(), strict=True)
+            if join.at_scoring != "bundle"
+            for name in attributes(join, table.columns)
+            if name in joined.columns
+        ]
+        prepared = preparation(replace(raw, frame=frame, rows=rows))
+        encoded = encoded_rows(encoder.encode(prepared.frame), encoder.fields, layout.reader)
+        bad = pl.Series(np.isin(rows + 1, prepared.bad["row"].to_numpy()))
+        return cls(joined.select(*frame.columns, *outside), encoded, bad)
+
+    def write(self, built: Path, scores: npt.NDArray[np.float64]) -> None:
+        """With the network's probabilities; null where a row breaks the schema."""
+        found = pl.Series(GOLDEN_PROBABILITY, scores).set(self.bad, None)
+        self.frame.with_columns(found).write_parquet(built / parts.GOLDEN, compression="zstd")
 
 
 def _write_schema(built: Path, schema: Schema, kept: Sequence[str], tables: Sequence[pl.DataFrame]) -> Schema:

@@ -13,12 +13,15 @@ import ctr
 from ctr.dataset.personal_fields import PersonalField
 from ctr.dataset.placement import Composition
 from ctr.errors import ConfigError, CtrError, DataError
+from ctr.serving.storage import Dtype
 from ctr.settings import Strict
 
 FORMAT_VERSION = 3
 DESCRIBED = 3  # the first format that describes its encoding, with golden pairs
+GRAPHS = 3  # the first format whose network is a graph
 MANIFEST, SCHEMA, VOCABULARY = "manifest.json", "schema.json", "vocabulary.parquet"
 WEIGHTS, GOLDEN = "weights.safetensors", "golden.parquet"
+GRAPH, OUTPUTS = "network.onnx", ("logit", "probability")
 KEPT_VALUES = "kept_values.parquet"
 CROSSES = "crosses.parquet"
 ENCODING, PAIRS = "encoding.json", "golden_pairs.parquet"
@@ -28,6 +31,17 @@ _LARGEST = 64 << 20
 
 Finite = Annotated[float, Key(allow_inf_nan=False)]
 Count = Annotated[int, Key(ge=0, lt=1 << 48)]
+GraphArray = Literal[
+    "ids",
+    "values",
+    "list_ids",
+    "list_slots",
+    "list_lengths",
+    "vectors",
+    "places",
+    "list_places",
+    "cross_rows",
+]
 
 
 class FileEntry(Strict):
@@ -155,6 +169,95 @@ class ModelEntry(Strict):
     shipped: TrainedModel
 
 
+class PairsEntry(Strict):
+    """How pairs of fields are modelled: see `ctr.network.crosses.PairLayout`."""
+
+    dim: Count
+    memorized: list[tuple[Count, Count]]
+    factorized: list[tuple[Count, Count]]
+    cross_rows: Count
+    hashed: bool
+    factor_rows: Count
+    shifts: list[tuple[Count, Count]]
+    searched: Literal[False]
+
+
+class ArchitectureEntry(Strict):
+    """What the network was built from: see `ctr.network.network.Architecture`. The graph is what scores."""
+
+    rows: Count
+    fields: Count
+    dim: Count
+    backbone: str
+    hidden: list[Count]
+    dropout: Finite
+    norm: str
+    first_order: bool | None
+    init_scale: Finite | None
+    extra: list[tuple[str, int]]
+    pooling: list[str]
+    vectors: list[tuple[Count, Count]]
+    composition: str
+    second_rows: Count
+    lookups: Count
+    odd_lookups: list[tuple[Count, Count]]
+    pairs: PairsEntry | None
+
+
+class NetworkEntry(Strict):
+    """The network is the graph `network.onnx`. inputs: what it reads, by the names of `ctr.serving.rows`.
+
+    dtype: of tables and of the matrices of dense layers (`ctr.serving.storage`).
+    """
+
+    inputs: Annotated[list[GraphArray], Key(min_length=1)]
+    dtype: Dtype
+
+
+class SizeEntry(Strict):
+    """Learned numbers, and bytes of them all and of those in tables: see `ctr.serving.costs`."""
+
+    parameters: Count
+    bytes: Count
+    table_bytes: Count
+
+
+class SizesEntry(Strict):
+    """Before selection, in float32, where that is known; and what the bundle holds, as it is stored."""
+
+    keep_all: SizeEntry | None
+    kept: SizeEntry
+
+
+class RowsEntry(Strict):
+    """Rows in tables and their bytes; null where rows are shared, and nobody's own."""
+
+    rows: Count | None
+    bytes: Count | None
+
+
+class PairRowsEntry(RowsEntry):
+    """The same of a pair of fields."""
+
+    fields: Annotated[list[str], Key(min_length=2, max_length=2)]
+    method: Literal["memorize", "factorize"]
+
+
+class CostsEntry(Strict):
+    """What each field and each pair takes in tables."""
+
+    fields: dict[str, RowsEntry]
+    pairs: list[PairRowsEntry]
+
+
+class RoundingEntry(Strict):
+    """What storing weights in fewer bits changes on valid: AUC with it and without, largest change of a probability."""
+
+    auc: Finite
+    float32_auc: Finite
+    largest_change: Annotated[float, Key(ge=0.0, le=1.0)]
+
+
 class Manifest(Strict):
     """What `manifest.json` says.
 
@@ -163,7 +266,8 @@ class Manifest(Strict):
     that was evaluated. model: which one that was, and which one the weights are. encoding: of values, by the vocabulary
     file or as hashes, of which kept_values are kept. placement: which rows of which tables a feature reads
     (`ctr.dataset.placement`); None where its id is its row. crosses: of memorized pairs, whose admitted keys are in a
-    file; None where no pair is memorized.
+    file; None where no pair is memorized. network: the graph that scores; None in the formats before `GRAPHS`, as are
+    sizes and costs. rounding: None where weights are float32.
     """
 
     format_version: int
@@ -186,13 +290,18 @@ class Manifest(Strict):
     placement: PlacementEntry | None = None
     kept_values: KeptValuesEntry | None = None
     crosses: CrossesEntry | None = None
+    network: NetworkEntry | None = None
+    rounding: RoundingEntry | None = None
+    sizes: SizesEntry | None = None
+    costs: CostsEntry | None = None
 
     @property
     def required(self) -> tuple[str, ...]:
         """Files of every bundle with this encoding, and with crosses or without."""
         own = (KEPT_VALUES if self.encoding == "hashed" else VOCABULARY,)
         described = (ENCODING, PAIRS) if self.format_version >= DESCRIBED else ()
-        return (*ALWAYS, *own, *described, *((CROSSES,) if self.crosses else ()))
+        graph = (GRAPH,) if self.network else ()
+        return (*ALWAYS, *own, *described, *graph, *((CROSSES,) if self.crosses else ()))
 
 
 def broken(folder: Path, found: str) -> DataError:
@@ -243,7 +352,14 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         if render_manifest(content) != text:
             raise ValueError("its checksum is not the one recorded, the file was altered")
-        return Manifest.model_validate_json(text)
+        manifest = Manifest.model_validate_json(text)
+        if version >= GRAPHS:  # what came before is read by what builds the network
+            ArchitectureEntry.model_validate_json(json.dumps(manifest.architecture))
+        if (manifest.network is None) != (version < GRAPHS):
+            raise ValueError(
+                f"network: format version {version} has {'a' if version >= GRAPHS else 'no'} graph"
+            )
+        return manifest
     except (ValueError, RecursionError) as error:  # a ValidationError is a ValueError
         raise broken(folder, f'"{MANIFEST}": {first_line(error)}') from None
 

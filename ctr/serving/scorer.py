@@ -1,4 +1,4 @@
-"""Raw rows -> click probabilities, by a bundle. PyTorch is imported when a `Scorer` is made, not before."""
+"""Raw rows -> click probabilities, by a bundle. Needs no PyTorch, but for bundles of the first two formats."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -18,10 +18,11 @@ from ctr.dataset.preparation import Preparation, Prepared
 from ctr.dataset.reading import Chunk, chunks
 from ctr.errors import ConfigError, DataError, memory_told, nearest
 from ctr.serving.bundle import GOLDEN_PROBABILITY, Bundle
+from ctr.serving.forward_pass import forward_pass
 from ctr.serving.given_rows import Given
 from ctr.serving.joins import joined_from, table_at_path
 from ctr.serving.limits import refusing
-from ctr.serving.manifest import GOLDEN, VOCABULARY, broken, first_line
+from ctr.serving.manifest import GOLDEN, VOCABULARY, broken
 from ctr.serving.probability_file import ProbabilityFile
 from ctr.serving.reading_keys import reading_keys
 from ctr.serving.request_scorer import RequestScorer
@@ -91,15 +92,7 @@ class Scorer:
                 )
         weights = self.bundle.weights()
         self.reader = self.bundle.reader(vocabulary, weights)
-        from ctr.serving.forward import Forward
-
-        try:
-            rate = manifest.sampling.negative_keep_rate if manifest.sampling else 1.0
-            crosses = self.bundle.crosses(vocabulary)
-            self._forward = Forward(manifest.architecture, weights, rate, crosses)
-        except ValueError as error:
-            found = first_line(error)
-            raise broken(self.bundle.folder, f"architecture and weights do not fit: {found}") from None
+        self._forward = forward_pass(self.bundle, weights, self.bundle.crosses(vocabulary))
         by_cell = reads_columns(schema, manifest)
         self._requests = RequestScorer(
             self.columns,

@@ -117,11 +117,16 @@ def write_log(folder) -> pl.DataFrame:
 
 
 def loud(network, seed=0):
-    """Random weights large enough that a wrong row shows in the probability; statistics of norms as well."""
+    """Random weights large enough that a wrong row shows in the probability; statistics of norms as well.
+
+    Those of dense layers keep about the size of what they read: where logits of a hundred are sums of thousands,
+    float32 has no sixth digit of a probability, whoever adds them up.
+    """
     torch.manual_seed(seed)
     for name, tensor in network.state_dict().items():
         if tensor.is_floating_point():
-            random_ = torch.randn_like(tensor) * 0.5
+            dense = name.startswith("backbone") and tensor.ndim > 1
+            random_ = torch.randn_like(tensor) * (2 * tensor.shape[-1] ** -0.5 if dense else 0.5)
             tensor.copy_(random_.abs() + 0.5 if name.endswith("running_var") else random_)
     for module in network.modules():
         if isinstance(module, Table):

@@ -19,6 +19,7 @@ FILES = [
     "golden_pairs.parquet",
     "schema.json",
     "vocabulary.parquet",
+    "network.onnx",
     "weights.safetensors",
     "golden.parquet",
     "side_tables/00000.parquet",
@@ -186,19 +187,25 @@ def test_weights_of_another_network_are_refused(copied, change):
 @pytest.mark.parametrize(
     "change",
     [
-        {"backbone": "gpt"},
-        {"fields": 3},
         {"rows": 10**12},
-        {"hidden": [10**9, 10**9]},
         {"dim": -1},
         {"color": "red"},
         {"extra": [["layers", "many"]]},
+        {"pairs": {"memorized": [[0, 1]]}},
+        {"composition": "robe"},
     ],
 )
 def test_an_architecture_that_is_none_is_refused(copied, change):
     rewrite(copied, lambda content: content["architecture"].update(change))
-    with pytest.raises(DataError, match=r"do not fit|each row of the table"):
+    with pytest.raises(DataError, match=r"manifest\.json|each row of the table"):
         Scorer(copied)
+
+
+@pytest.mark.parametrize("change", [{"backbone": "gpt"}, {"fields": 3}, {"hidden": [10**9, 10**9]}])
+def test_what_is_only_said_of_the_network_changes_no_score(copied, bundle, log, change):
+    expected = Scorer(bundle).score(log[1])
+    rewrite(copied, lambda content: content["architecture"].update(change))
+    np.testing.assert_array_equal(Scorer(copied).score(log[1]), expected)
 
 
 @pytest.mark.parametrize("ids", [[1, 1], [0, 1], [2, 3], [1, None]])

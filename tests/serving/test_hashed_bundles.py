@@ -181,6 +181,7 @@ def test_a_bundle_without_a_vocabulary_holds_none(compact, hashed, tmp_path):
     files = {path.name for path in compact.iterdir() if path.is_file()}
     assert files == {
         "manifest.json",
+        "network.onnx",
         "schema.json",
         "kept_values.parquet",
         "weights.safetensors",

@@ -84,7 +84,7 @@ def test_rows_that_break_the_schema_have_no_probability_and_harm_no_other(scorer
 def test_values_never_seen_share_one_probability(scorer, log):
     rows = pl.concat([log[1].head(1)] * 2).with_columns(pl.Series("user", ["nobody", "somebody"]))
     first, second = scorer.score(rows)
-    assert first == second
+    assert first == pytest.approx(second, abs=1e-7)  # rows of a batch are added up in different orders
 
 
 def test_a_frame_that_lacks_a_column_names_field_column_and_the_nearest_name(scorer, log):

@@ -17,4 +17,4 @@ class LR(Backbone):
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """(B, F, D) -> zeros (B,)."""
-        return embeddings.new_zeros(len(embeddings))
+        return embeddings.new_zeros(embeddings.shape[0])

@@ -36,5 +36,5 @@ class Poly2(Backbone):
     def forward(self, embeddings: Tensor, pairs: Tensor | Given | None = None) -> Tensor:
         """(B, F, D), and numbers of pairs (B, N) -> logits (B,)."""
         if pairs is None:
-            return embeddings.new_zeros(len(embeddings))
+            return embeddings.new_zeros(embeddings.shape[0])
         return (pairs.numbers if isinstance(pairs, Given) else pairs).sum(1)
