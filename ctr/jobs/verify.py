@@ -14,7 +14,7 @@ from ctr.errors import ConfigError, CtrError, ThresholdError
 from ctr.jobs.logged_rows import PROBABILITY, differences, logged_columns
 from ctr.jobs.training_path import TrainingPath
 from ctr.serving.golden_pairs import mismatches
-from ctr.serving.manifest import PAIRS, broken
+from ctr.serving.manifest import PAIRS, Manifest, broken
 from ctr.serving.reading_keys import reading_keys
 from ctr.serving.scorer import Scorer
 
@@ -22,6 +22,8 @@ Floats = npt.NDArray[np.float64]
 Tell = Callable[[str], None]
 
 _EXACT = 1e-6  # probabilities of float32 weights
+_HALF = 1e-3  # of float16 ones
+_LOGGED = 1e-5  # another runtime rounds otherwise, whatever the weights are
 _ALONE = 20  # rows of a file that are also scored one by one
 
 
@@ -54,9 +56,13 @@ def verify(
         _verify_log(scorer, log, tell)
 
 
-def tolerance(scorer: Scorer) -> float:
-    """By how much probabilities of the bundle may differ from those of the training path."""
-    return _EXACT
+def tolerance(manifest: Manifest) -> float:
+    """By how much probabilities of a bundle may differ from those of the training path, which computes in float32."""
+    if manifest.network is None or manifest.network.dtype == "float32":
+        return _EXACT
+    if manifest.network.dtype == "float16" or manifest.rounding is None:
+        return _HALF
+    return manifest.rounding.largest_change + _EXACT
 
 
 def _verify_pairs(scorer: Scorer, tell: Tell) -> None:
@@ -77,7 +83,7 @@ def _verify_pairs(scorer: Scorer, tell: Tell) -> None:
 
 
 def _verify_file(scorer: Scorer, file: str, run: Path | None, tell: Tell) -> None:
-    other, rows, largest, limit = None, 0, 0.0, tolerance(scorer)
+    other, rows, largest, limit = None, 0, 0.0, tolerance(scorer.bundle.manifest)
     with _opened(scorer, file) as (columns, read):
         if run is not None:
             other = TrainingPath(run, scorer.bundle, columns)
@@ -108,7 +114,7 @@ def _verify_alone(scorer: Scorer, chunk: Chunk, first: int, together: Floats) ->
 
 
 def _verify_log(scorer: Scorer, log: str, tell: Tell) -> None:
-    rows, limit, withheld = 0, tolerance(scorer), bool(scorer.personal.fields)
+    rows, withheld = 0, bool(scorer.personal.fields)
     with _opened(scorer, log) as (columns, read):
         logged = logged_columns(columns, scorer.encoder.fields)
         extra = [entry.column for entry in logged]
@@ -121,7 +127,7 @@ def _verify_log(scorer: Scorer, log: str, tell: Tell) -> None:
             if PROBABILITY in columns:
                 there = chunk.frame[PROBABILITY].cast(pl.Float64).fill_null(np.nan).to_numpy()
                 places = chunk.rows - first
-                _compared(there, scores[places], limit, chunk, first, "the bundle", places)
+                _compared(there, scores[places], _LOGGED, chunk, first, "the bundle", places)
             rows += chunk.count
     what = [f"the ids of {sum(entry.what == 'id' for entry in logged)} fields"] if logged else []
     what += ["the scores"] if PROBABILITY in columns else []

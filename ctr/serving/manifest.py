@@ -17,7 +17,8 @@ from ctr.serving.storage import Dtype
 from ctr.settings import Strict
 
 FORMAT_VERSION = 3
-GRAPHS = DESCRIBED = 3  # the first format whose network is a graph, and that describes its encoding
+DESCRIBED = 3  # the first format that describes its encoding, with golden pairs
+GRAPHS = 3  # the first format whose network is a graph
 MANIFEST, SCHEMA, VOCABULARY = "manifest.json", "schema.json", "vocabulary.parquet"
 WEIGHTS, GOLDEN = "weights.safetensors", "golden.parquet"
 GRAPH, OUTPUTS = "network.onnx", ("logit", "probability")
