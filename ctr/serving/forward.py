@@ -1,4 +1,4 @@
-"""The forward pass of a bundle in PyTorch: the only part of scoring that needs it, imported when it is needed."""
+"""The forward pass in PyTorch: that of bundles of the first two formats, and what an export compares its graph with."""
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
