@@ -157,7 +157,7 @@ def is_whole(run, tmp_path):
     report = json.loads((run / "report.json").read_text())
     assert parent.data.metrics["baseline.test.auc"] == report["baseline"]["test"]["auc"]
     names = {entry.path for entry in client.list_artifacts(parent.info.run_id)}
-    assert names >= {"bundle", "report.json", "config.toml"}
+    assert names >= {"bundle", "report.json", "config.toml", "scores"}
     assert len(versions(tmp_path)) == 1
     assert not (run / UNSENT).exists()
 
