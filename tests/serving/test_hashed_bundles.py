@@ -186,6 +186,8 @@ def test_a_bundle_without_a_vocabulary_holds_none(compact, hashed, tmp_path):
         "kept_values.parquet",
         "weights.safetensors",
         "golden.parquet",
+        "golden_pairs.parquet",
+        "encoding.json",
     }
     whole = hashed("vocabulary", share=0.7).export(tmp_path / "whole")
     assert {path.name for path in whole.iterdir() if path.is_file()} == files - {"kept_values.parquet"} | {
@@ -402,7 +404,7 @@ def test_a_vocabulary_with_a_field_of_no_place_is_refused(hashed, tmp_path):
     last = pl.col("id") == frame.height
     frame.with_columns(field=pl.when(last).then(pl.lit("brandy")).otherwise("field")).write_parquet(path)
     resign(bundle, "vocabulary.parquet")
-    with pytest.raises(DataError, match='it has no stretch for "brandy"'):
+    with pytest.raises(DataError, match='there is no field "brandy"'):
         Scorer(bundle)
 
 
