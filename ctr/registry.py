@@ -4,12 +4,13 @@
 back to an older candidate.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ctr.errors import ConfigError, nearest
 
 CANDIDATE, CHAMPION = "candidate", "champion"
+MODEL = "model"  # the artifact that versions are
 _BUNDLE = "bundle_sha256"  # the tag that tells versions apart
 
 
@@ -36,14 +37,17 @@ class Aliases(NamedTuple):
         )
 
 
-def register(client: Any, name: str, run_id: str, tags: Mapping[str, str]) -> Version:
-    """Register the bundle of a run as a version and as `candidate`; one that is registered already stays as it is.
+def register(
+    client: Any, name: str, run_id: str, tags: Mapping[str, str], add_model: Callable[[], None]
+) -> Version:
+    """Register the model of a run as a version and as `candidate`; one that is registered already stays as it is.
 
     Args:
         client: of MLflow.
         name: of the registered model, made where it does not exist.
-        run_id: of the MLflow run, whose artifact `bundle/` it is.
-        tags: of the version; `run` and `bundle_sha256` say which bundle it is.
+        run_id: of the MLflow run, whose artifact `model/` it is.
+        tags: of the version; `run` and `bundle_sha256` say which bundle it holds.
+        add_model: makes that artifact; called where there is something to register.
     """
     _made(client, name)
     wanted = f"name = '{name}' and tags.{_BUNDLE} = '{tags[_BUNDLE]}'"
@@ -51,7 +55,8 @@ def register(client: Any, name: str, run_id: str, tags: Mapping[str, str]) -> Ve
     if same:
         version = _version(min(same, key=lambda found: int(found.version)))
     else:
-        source = f"{client.get_run(run_id).info.artifact_uri}/bundle"
+        add_model()
+        source = f"{client.get_run(run_id).info.artifact_uri}/{MODEL}"
         version = _version(client.create_model_version(name, source, run_id, tags=dict(tags)))
     newest = aliases(client, name).candidate
     if newest is None or newest.number < version.number:

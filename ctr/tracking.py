@@ -308,12 +308,12 @@ class Job(Run):
         """Log a picture as the artifact figures/<name>.png."""
         self._connection.send(self._file, f"figures/{name}.png", png)
 
-    def register(self, name: str, tags: Mapping[str, str]) -> None:
-        """Register the artifact bundle/ as a version of a model and as its `candidate`; see `registry.register`."""
-        self._connection.send(self._register, name, tags)
+    def register(self, name: str, tags: Mapping[str, str], bundle: Path) -> None:
+        """Register a bundle as a version of a model and as its `candidate`; see `registry.register`."""
+        self._connection.send(self._register, name, tags, bundle)
 
-    def _register(self, client: Any, name: str, tags: Mapping[str, str]) -> None:
-        self.registered = registry.register(client, name, str(self.run_id), tags)
+    def _register(self, client: Any, name: str, tags: Mapping[str, str], bundle: Path) -> None:
+        self.registered = register_bundle(client, name, str(self.run_id), tags, bundle)
 
     def _start(
         self, client: Any, name: str, run_id: str | None, tags: Mapping[str, Any], config: Mapping[str, Any]
@@ -647,6 +647,21 @@ def fetch_model(reference: str, uri: str | None, *, fallback: Path, into: Path) 
                 artifact_uri=source, dst_path=str(into), tracking_uri=address, registry_uri=address
             )
         )
+
+
+def register_bundle(
+    client: Any, name: str, run_id: str, tags: Mapping[str, str], bundle: Path
+) -> registry.Version:
+    """Register a bundle, as the MLflow model `model/` of a run: see `ctr.serving.pyfunc` and `registry.register`."""
+
+    def add_model() -> None:
+        from ctr.serving.pyfunc import write_model
+
+        with tempfile.TemporaryDirectory() as scratch:
+            write_model(bundle, Path(scratch) / registry.MODEL)
+            client.log_artifacts(run_id, str(Path(scratch) / registry.MODEL), registry.MODEL)
+
+    return registry.register(client, name, run_id, tags, add_model)
 
 
 @contextmanager

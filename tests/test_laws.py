@@ -38,7 +38,7 @@ BELOW["__init__"] = {"estimators"}  # when someone asks for one of them, and not
 WORDS = {"mask", "ticket", "arch", "alpha", "comb", "opt", "manager", "handler", "helper", "util", "common"}
 WORDS |= {"base", "misc"}
 HEAVY = {"torch", "polars", "mlflow", "matplotlib", "sklearn", "pandas"}
-SCORING = ["ctr.dataset.encoding", "ctr.serving.bundle", "ctr.serving.scorer"]
+SCORING = ["ctr.dataset.encoding", "ctr.serving.bundle", "ctr.serving.scorer", "ctr.serving.session"]
 
 
 def module_of(path: Path) -> str:

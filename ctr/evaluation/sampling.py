@@ -6,7 +6,7 @@ a row the probability q, means in the world
 
     p = q / (q + (1 - q) / r),    that is    logit(p) = logit(q) + ln(r).
 
-This is applied exactly once on each path: by `ctr.training.predict` and by `ctr.serving.forward`. What is measured on
+This is applied exactly once on each path: by `ctr.training.predict` and in the graph of a bundle. What is measured on
 rows of the log counts each row without a click 1 / r times.
 """
 

@@ -12,9 +12,9 @@ from ctr import unsent
 from ctr.config import Config
 from ctr.errors import CtrError
 from ctr.jobs.lock import RunLock
-from ctr.registry import Version, register
+from ctr.registry import Version
 from ctr.serving.manifest import MANIFEST
-from ctr.tracking import OFF, asked, resend
+from ctr.tracking import OFF, asked, register_bundle, resend
 
 STATE = "mlflow.json"
 
@@ -58,7 +58,7 @@ def settle(run: Path, config: Config, report: Mapping[str, Any]) -> Version | No
                 f'run "{run}": MLflow does not have it, so it cannot be registered; redo it with --force'
             )
         with asked(f'run "{run}"', tracking.uri, fallback=Path(config.output.folder)) as (client, _):
-            version = register(client, name, run_id, version_tags(run, report))
+            version = register_bundle(client, name, run_id, version_tags(run, report), run / "bundle")
         remember(run, version)
         return version
 

@@ -286,7 +286,7 @@ class _Job:
         job.finish(report, self.folder, self._figures(report))
         name = self.config.tracking.register_
         if name is not None and threshold_missed(report, self.config) is None:
-            job.register(name, version_tags(self.folder, report))
+            job.register(name, version_tags(self.folder, report), self.folder / "bundle")
 
     def _train(self, trainer: Trainer) -> tuple[list[Model], Model | None]:
         """All models, the baseline first; and the one to ship."""

@@ -6,7 +6,8 @@
                           number, where rows follow from hashes
     kept_values.parquet   instead of a vocabulary where values are hashed: which of them are kept
     crosses.parquet       which crosses of memorized pairs have a row (keys, or a sketch), where there are such pairs
-    weights.safetensors   the network's weights
+    network.onnx          the network without its weights
+    weights.safetensors   the weights, as they are stored
     side_tables/*.parquet what the kept fields need of the schema's joins
     encoding.json         how raw cells become ids, without reference to Python (docs/encoding.md)
     golden_pairs.parquet  200 raw cells of each field with their ids

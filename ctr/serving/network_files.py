@@ -57,9 +57,9 @@ def write_network(
         raise CtrError(f'export: architecture and weights do not fit: the network has no "{min(missing)}"')
     tensors = stored({name: array for name, array in state.items() if name in read}, dtype)
     save_file({name: np.asarray(array, order="C") for name, array in tensors.items()}, built / parts.WEIGHTS)
-    shutil.copymode(built / parts.SCHEMA, built / parts.WEIGHTS)  # safetensors hides it from others
     whole = stored_graph(graph, stretches(built / parts.WEIGHTS), parts.WEIGHTS)
     (built / parts.GRAPH).write_bytes(whole.SerializeToString(deterministic=True))
+    shutil.copymode(built / parts.GRAPH, built / parts.WEIGHTS)  # safetensors hides it from others
     inputs = [name for name in read if name not in state]
     return parts.NetworkEntry.model_validate({"inputs": inputs, "dtype": dtype}), tensors
 

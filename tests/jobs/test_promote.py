@@ -39,7 +39,8 @@ def registered(tmp_path, run):
     tracker = Tracker.open(None, "ctr", fallback=tmp_path / "runs")
     with tracker.job(run.name, config={}, config_text="", tags={}, datasets=[]) as tracked:
         tracked.files(run)
-        tracked.register("ads", version_tags(run, json.loads((run / "report.json").read_text())))
+        tags = version_tags(run, json.loads((run / "report.json").read_text()))
+        tracked.register("ads", tags, run / "bundle")
     return tracked.registered
 
 

@@ -100,7 +100,7 @@ def test_a_finished_run_is_a_version_once_and_the_candidate(folder, tmp_path):
     assert client.get_model_version_by_alias("ads", "candidate").version == version.version
     held = client.get_run(version.run_id)
     assert held.info.status == "FINISHED"
-    assert version.source == f"{held.info.artifact_uri}/bundle"
+    assert version.source == f"{held.info.artifact_uri}/model"
     trained(config(folder, tmp_path))
     state = json.loads((run / "mlflow.json").read_text())
     del state["registered"]  # a process that was killed before it could note that

@@ -16,7 +16,6 @@ from ctr.selection.pair_space import cross_index
 from ctr.serving import operators
 from ctr.serving.forward import probabilities
 from ctr.serving.graph import GraphInput, network_graph
-from ctr.serving.manifest import SCHEMA
 from ctr.serving.network_files import as_stored, write_network
 from ctr.serving.rows import EncodedRows
 from ctr.serving.session import Session
@@ -90,7 +89,6 @@ def rows_of(architecture, count):
 
 
 def session_of(folder, network, architecture, dtype, keep_rate=0.25):
-    (folder / SCHEMA).touch()
     entry, tensors = write_network(
         folder, network, architecture, rows_of(architecture, 2), dtype=dtype, keep_rate=keep_rate
     )
