@@ -1,6 +1,6 @@
 """From a raw row to its probability: a bundle of kept features beside the bundle that keeps all; time and memory.
 
-The selected one holds int8 weights, keep-all float32. Both are exported from the Criteo-shaped synthetic log with the network of the published settings (39 fields, DeepFM,
+Both are exported from the Criteo-shaped synthetic log with the network of the published settings (39 fields, DeepFM,
 width 16, MLP 400-400). Weights are random: what they say costs no time.
 """
 

@@ -324,7 +324,7 @@ LIES = {
     ),
     "two tables": (placement(composition="multi_hash"), "not within the table"),
     "no composition": (placement(composition="sum"), r"placement\.composition: Input should be 'lookup'"),
-    "another composition everywhere": (in_both("robe"), "expected the probability"),
+    "another composition everywhere": (in_both("robe"), "expected the probability|cannot score these rows"),
     "rows that are no number": (placement(rows="many"), r"placement\.rows: Input should be a valid integer"),
     "rows by halves": (placement(rows=90.5), r"placement\.rows: Input should be a valid integer"),
     "rows without end": (placement(rows=2**70), r"placement\.rows: Input should be less than"),
