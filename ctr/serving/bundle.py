@@ -162,7 +162,7 @@ class Bundle:
         entry = manifest.kept_values
         assert entry is not None
         try:
-            check_parquet(self.folder / KEPT_VALUES)
+            self._check_size(KEPT_VALUES)
             kept = KeptValues.read(
                 self.folder / KEPT_VALUES,
                 bits=entry.bits,
@@ -192,7 +192,7 @@ class Bundle:
             raise broken(self.folder, f'"{MANIFEST}": crosses without a vocabulary')
         admitted, sketch = np.zeros(0, np.int64), None
         try:
-            check_parquet(self.folder / CROSSES)
+            self._check_size(CROSSES)
             if entry.sketch is None:
                 admitted = read_admitted(self.folder / CROSSES)
                 if len(admitted) != entry.admitted:
@@ -242,6 +242,12 @@ class Bundle:
         if frame.schema.get(GOLDEN_PROBABILITY) != pl.Float64:
             raise broken(self.folder, f'"{GOLDEN}": expected a column "{GOLDEN_PROBABILITY}" of type Float64')
         return frame
+
+    def _check_size(self, name: str) -> None:
+        try:
+            check_parquet(self.folder / name)
+        except ValueError as error:
+            raise ValueError(f"cannot be read: {error}") from None
 
     def _parquet(self, name: str) -> pl.DataFrame:
         try:
