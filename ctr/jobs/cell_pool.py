@@ -41,9 +41,7 @@ def train_cells(
     shared = {_network(cell): cell.folder(data_digest) for cell in cells if cell.role == "keep_all"}
     first = [cell for cell in waiting if cell.role == "keep_all"]
     rest = [cell for cell in waiting if cell.role != "keep_all"]
-    tasks = [
-        (cell, shared.get(_network(cell)) if cell.role == "selector" else None) for cell in [*first, *rest]
-    ]
+    tasks = [(cell, shared.get(_network(cell)) if cell.asks_keep_all else None) for cell in [*first, *rest]]
     for cell, seconds in chain(
         _trained(tasks[: len(first)], dataset_folder, jobs),
         _trained(tasks[len(first) :], dataset_folder, jobs),

@@ -6,7 +6,7 @@ data, so that comparisons that share cells train them once.
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,6 +50,11 @@ class Cell:
     config: Config
     sizes: tuple[float | None, ...]
     earlier: EarlierSet | None = None
+
+    @property
+    def asks_keep_all(self) -> bool:
+        """Whether it needs the keep-all of its network and seed as it was trained."""
+        return self.role == "selector" or self.config.export.dtype != "float32"
 
     def digest(self, data_digest: str) -> str:
         """12 characters that change with anything that can change what it trains."""
@@ -101,7 +106,12 @@ class Grid:
 
     def _alternative(self, kind: Alternative, where: Where, seed: int) -> Iterator[Cell]:
         """Those of one kind that exist here."""
-        builders = {"dim": self._dim, "min_count": self._min_count, "unified": self._unified}
+        builders = {
+            "dim": self._dim,
+            "min_count": self._min_count,
+            "unified": self._unified,
+            "int8": self._int8,
+        }
         try:
             yield from builders[kind](where, seed)
         except ConfigError as error:
@@ -138,6 +148,12 @@ class Grid:
         for size in self._comparison.grid.sizes:
             embedding = {"kind": "unified", "bytes": max(1, round(size * whole))}
             yield self._cell("alternative", "unified", (size,), where, seed, {"kind": "none"}, embedding)
+
+    def _int8(self, where: Where, seed: int) -> Iterator[Cell]:
+        """Keep-all as it was trained, with its weights rounded."""
+        found = self._cell("alternative", "int8", (None,), where, seed, {"kind": "none"})
+        export = found.config.export.model_copy(update={"dtype": "int8"})
+        yield replace(found, config=found.config.model_copy(update={"export": export}))
 
     def _leave_out(self, reason: str) -> None:
         if reason not in self.left_out:

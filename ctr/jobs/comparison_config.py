@@ -33,7 +33,7 @@ from ctr.dataset.split_spec import parse_duration
 from ctr.errors import ConfigError, nearest
 from ctr.settings import Strict, as_text, check, load_toml
 
-Alternative = Literal["dim", "min_count", "unified"]
+Alternative = Literal["dim", "min_count", "unified", "int8"]
 UNSIZED = ("none", "all", "optinter")  # selectors that keep every feature: sizes do not apply
 
 
@@ -83,7 +83,7 @@ class Rules(Strict):
     max_auc_loss: the loss of AUC that may be had. cluster: a column of the log; rows that agree in it (the impressions
     of a user) are drawn together. alternatives: what costs as many bytes without any selection: `dim`: keep-all at
     widths of a quarter and a half of the run's; `min_count`: the most frequent values, dropped ones read as unknown;
-    `unified`: keep-all in one hashed table.
+    `unified`: keep-all in one hashed table; `int8`: keep-all with the same weights, stored in a quarter of the bytes.
     max_bytes (of the bundle), max_fields, max_cost (the sum of `cost` of fields that keep anything): a budget that the
     chosen set must fit. jobs: cells trained at a time, each in a process with `training.threads` threads (unset: 1);
     0 takes one for each core, and one alone on a GPU.
@@ -91,7 +91,12 @@ class Rules(Strict):
 
     max_auc_loss: NotNegative = 0.001
     cluster: str | None = None
-    alternatives: Annotated[list[Alternative], AfterValidator(_different)] = ["dim", "min_count", "unified"]
+    alternatives: Annotated[list[Alternative], AfterValidator(_different)] = [
+        "dim",
+        "min_count",
+        "unified",
+        "int8",
+    ]
     max_bytes: Budget = None
     max_fields: Whole | None = None
     max_cost: NotNegative | None = None

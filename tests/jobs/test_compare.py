@@ -125,6 +125,23 @@ def test_differences_are_those_of_the_scores_on_disk(finished, document):
     assert found["auc_corrected"]["low"] < found["auc"]["low"] < found["auc"]["value"]
 
 
+def test_keep_all_in_fewer_bits_is_an_alternative_that_is_not_trained_again(finished, log, runs):
+    grid = {**GRID, "selectors": ["frequency"], "sizes": [0.5], "seeds": [0]}
+    folder, _ = run(comparison(log, runs, grid=grid, compare={"alternatives": ["int8"]}))
+    table = pl.read_parquet(folder / "comparison.parquet")
+    keep_all, int8 = (
+        table.row(by_predicate=pl.col("label") == name, named=True) for name in ("keep all", "int8")
+    )
+    assert int8["role"] == "alternative"
+    assert int8["table_bytes"] < 0.75 * keep_all["table_bytes"]
+    assert 0 < abs(int8["test_logloss"] - keep_all["test_logloss"]) < 0.01  # the same weights, rounded
+    weights = [
+        {file.stat().st_ino for file in Path(each["source"]).glob("checkpoints/baseline/best/*.safetensors")}
+        for each in (keep_all, int8)
+    ]
+    assert weights[0] == weights[1] != set()
+
+
 def test_frequency_is_compared_with_itself_nowhere_and_alternatives_with_it(document):
     assert set(setting(document, "optfs", 0.5)["differences"]) == {"keep_all", "frequency", "alternative"}
     assert set(setting(document, "frequency", 0.5)["differences"]) == {"keep_all", "alternative"}
