@@ -59,7 +59,6 @@ KEYS = {
         "offline_histogram_seconds_10m",
         "peak_rss_bytes_offline",
     },
-    "scoring": {"score_rows_per_second_1m", "score_ratio"},
     "latency": {
         key.format(bundle)
         for bundle in ("keep_all", "selected")
@@ -78,6 +77,7 @@ KEYS = {
             ),
         )
     },
+    "scoring": {"score_rows_per_second_1m", "score_ratio", "served_rows_per_second_1m", "served_ratio"},
     "ingest_50m": {
         "ingest_rows_per_second_50m",
         "ingest_over_read_50m",
