@@ -142,12 +142,12 @@ def _in_turn(scorer: Scorer, parts: list[Any]) -> Callable[[int], object]:
 
 def _seconds(request: Callable[[int], object], count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Of each of so many requests, after a few that warm up."""
-    spent = np.empty(count)
-    for number in range(-_WARM_UP, count):
+    spent = np.empty(count + _WARM_UP)
+    for number in range(count + _WARM_UP):
         started = time.perf_counter()
         request(number)
-        spent[number] = time.perf_counter() - started  # the last ones are written again
-    return spent
+        spent[number] = time.perf_counter() - started
+    return spent[_WARM_UP:]
 
 
 def _quantiles(name: str, what: str, spent: np.ndarray[Any, np.dtype[np.float64]]) -> dict[str, float]:

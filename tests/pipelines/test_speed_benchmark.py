@@ -141,7 +141,7 @@ def test_without_a_name_the_usual_parts_run_and_missing_peers_are_left_out_in_si
         )
     monkeypatch.setattr(peers, "importable", lambda: False)
     main([], TINY)
-    assert ran == ["ingest", "feeding", "training", "search", "evaluation", "scoring"]
+    assert ran == ["ingest", "feeding", "training", "search", "evaluation", "scoring", "latency"]
     assert "uxi" not in capsys.readouterr().out
 
 

@@ -126,7 +126,7 @@ def loud(network, seed=0):
     for name, tensor in network.state_dict().items():
         if tensor.is_floating_point():
             dense = name.startswith("backbone") and tensor.ndim > 1
-            random_ = torch.randn_like(tensor) * (2 * tensor.shape[-1] ** -0.5 if dense else 0.5)
+            random_ = torch.randn_like(tensor) * (1.4 * tensor.shape[-1] ** -0.5 if dense else 0.5)
             tensor.copy_(random_.abs() + 0.5 if name.endswith("running_var") else random_)
     for module in network.modules():
         if isinstance(module, Table):
