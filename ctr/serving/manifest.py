@@ -31,6 +31,7 @@ _LARGEST = 64 << 20
 
 Finite = Annotated[float, Key(allow_inf_nan=False)]
 Count = Annotated[int, Key(ge=0, lt=1 << 48)]
+Name = Annotated[str, Key(max_length=1000)]  # of fields and columns: messages quote it
 GraphArray = Literal[
     "ids",
     "values",
@@ -64,13 +65,13 @@ class FieldEntry(Strict):
     A bias field needs none: at scoring it has the schema's `serve_value`.
     """
 
-    name: str
+    name: Name
     kind: str
     features: int | None
-    shares: str | None
+    shares: Name | None
     scale: ScaleEntry | None
     edges: list[Finite] | None
-    columns: list[str]
+    columns: list[Name]
 
 
 class Sampling(Strict):

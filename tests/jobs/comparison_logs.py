@@ -1,10 +1,13 @@
 """A tiny click log, and comparisons on it."""
 
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pytest
 
+from ctr.jobs import cell_pool as pool
 from ctr.jobs.comparison_config import Comparison
 from ctr.settings import check
 
@@ -49,6 +52,22 @@ def write_log(folder: Path) -> Path:
     ).write_csv(folder / "tiny.csv")
     (folder / "tiny.toml").write_text(SCHEMA)
     return folder
+
+
+@contextmanager
+def broken_off(monkeypatch, after: int):
+    """Within it a comparison is broken off when so many cells are trained."""
+    trained, train_cell = [], pool.train_cell
+
+    def breaking(cell, *others):
+        if len(trained) == after:
+            raise KeyboardInterrupt
+        trained.append(cell)
+        return train_cell(cell, *others)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(pool, "train_cell", breaking)
+        yield
 
 
 def content(log: Path, runs: Path, **sections):

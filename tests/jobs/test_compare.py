@@ -12,13 +12,12 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-import ctr.jobs.cell_pool as pool
 import ctr.jobs.compare as job
 from ctr.dataset.store import Dataset
 from ctr.errors import ConfigError, CtrError
 from ctr.evaluation import auc_difference
 from ctr.settings import dump_toml
-from tests.jobs.comparison_logs import comparison, content, write_log
+from tests.jobs.comparison_logs import broken_off, comparison, content, write_log
 
 ROOT = Path(__file__).parents[2]
 
@@ -209,20 +208,10 @@ def test_cells_are_trained_without_test(log, tmp_path, monkeypatch):
 def test_a_comparison_that_was_broken_off_goes_on_and_comes_to_the_same(log, runs, tmp_path, monkeypatch):
     smaller = {"grid": {**GRID, "selectors": ["frequency"], "sizes": [0.5]}, "compare": {"alternatives": []}}
     whole, _ = run(comparison(log, runs, **smaller))
-    trained, train_cell = [], pool.train_cell
-
-    def breaking(cell, *others):
-        if len(trained) == 4:
-            raise KeyboardInterrupt
-        trained.append(cell)
-        return train_cell(cell, *others)
-
-    monkeypatch.setattr(pool, "train_cell", breaking)
-    with pytest.raises(KeyboardInterrupt):
+    with broken_off(monkeypatch, after=4):
         run(comparison(log, tmp_path, **smaller))
     done = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").glob("*/cell.json")}
     assert len(done) == 4
-    monkeypatch.setattr(pool, "train_cell", train_cell)
     again, said = run(comparison(log, tmp_path, **smaller))
     assert "6 cells, 4 of them done" in said
     assert {path: path.stat().st_mtime_ns for path in done} == done

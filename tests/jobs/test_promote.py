@@ -93,7 +93,8 @@ def test_on_a_server_a_candidate_becomes_the_champion_too(finished, tmp_path):
         for run in (finished.candidate, finished.champion):
             with tracker.job(run.name, config={}, config_text="", tags={}, datasets=[]) as tracked:
                 tracked.files(run)
-                tracked.register("ads", version_tags(run, json.loads((run / "report.json").read_text())))
+                tags = version_tags(run, json.loads((run / "report.json").read_text()))
+                tracked.register("ads", tags, run / "bundle")
             versions.append(tracked.registered)
         first = job.promote("ads", [], tracking=uri, first=True)
         assert first.version.number == 2  # the newest candidate

@@ -9,7 +9,6 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-import ctr.jobs.cell_pool as pool
 import ctr.jobs.compare as job
 from ctr.config import Tracking
 from ctr.dataset.store import Dataset
@@ -17,6 +16,7 @@ from ctr.errors import ConfigError
 from ctr.evaluation import auc_difference
 from ctr.jobs.comparison_tracking import send
 from ctr.tracking import Tracker
+from tests.jobs.comparison_logs import broken_off
 from tests.jobs.walking_logs import ROWS, walking, write_log
 
 
@@ -164,20 +164,10 @@ def test_a_walk_that_was_broken_off_goes_on_and_comes_to_the_same(
     smaller = {"grid": {"seeds": [0]}, "walk_forward": {"windows": 2}}
     whole, said = run(walking(drifting, runs, **smaller))
     assert "3 cells, 3 of them done" in said  # windows are known by their rows, whoever asks for them
-    trained, train_cell = [], pool.train_cell
-
-    def breaking(cell, *others):
-        if len(trained) == 3:
-            raise KeyboardInterrupt
-        trained.append(cell)
-        return train_cell(cell, *others)
-
-    monkeypatch.setattr(pool, "train_cell", breaking)
-    with pytest.raises(KeyboardInterrupt):
+    with broken_off(monkeypatch, after=3):
         run(walking(drifting, tmp_path, **smaller))
     done = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").glob("*/cell.json")}
     assert len(done) == 3
-    monkeypatch.setattr(pool, "train_cell", train_cell)
     again, said = run(walking(drifting, tmp_path, **smaller))
     assert "3 cells, 1 of them done" in said
     assert {path: path.stat().st_mtime_ns for path in done} == done

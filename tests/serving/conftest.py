@@ -120,17 +120,28 @@ def loud(network, seed=0):
     """Random weights large enough that a wrong row shows in the probability; statistics of norms as well.
 
     Those of dense layers keep about the size of what they read: where logits of a hundred are sums of thousands,
-    float32 has no sixth digit of a probability, whoever adds them up.
+    float32 has no sixth digit of a probability, whoever adds them up. What is the same for all rows stays small, so
+    that rows tell apart.
     """
     torch.manual_seed(seed)
-    for name, tensor in network.state_dict().items():
-        if tensor.is_floating_point():
-            dense = name.startswith("backbone") and tensor.ndim > 1
-            random_ = torch.randn_like(tensor) * (1.4 * tensor.shape[-1] ** -0.5 if dense else 0.5)
-            tensor.copy_(random_.abs() + 0.5 if name.endswith("running_var") else random_)
-    for module in network.modules():
-        if isinstance(module, Table):
-            module.weight.data[0] = 0.0
+    tables = {module.weight for module in network.modules() if isinstance(module, Table)}
+    for name, tensor in network.state_dict(keep_vars=True).items():
+        if not tensor.is_floating_point():
+            continue
+        random_ = torch.randn_like(tensor)
+        if tensor in tables:
+            random_ *= 0.3
+        elif name.endswith("bias"):
+            random_ *= 0.1
+        elif tensor.ndim > 1 and not name.endswith("norm_weight"):
+            random_ *= 1.6 * tensor.shape[-1] ** -0.5
+        elif name.endswith(("weight", "running_var", "slope")):
+            random_ = 0.5 * random_.abs() + 0.5
+        else:
+            random_ *= 0.5
+        tensor.data.copy_(random_)
+    for table in tables:
+        table.data[0] = 0.0
     return network.eval()
 
 

@@ -1,5 +1,6 @@
 """A bundle that is not ours can at worst be refused: in one line, soon, and in little memory. Else it scores."""
 
+import json
 import random
 import resource
 import shutil
@@ -237,6 +238,17 @@ def test_a_vocabulary_that_contradicts_itself_is_refused(tiny, tmp_path, change,
     changed(copied, change)
     with pytest.raises(DataError, match=message):
         Scorer(copied)
+
+
+def test_names_without_end_are_refused_in_a_short_message(tiny, tmp_path):
+    copied = shutil.copytree(tiny[0], tmp_path / "bundle")
+    manifest = json.loads((copied / "manifest.json").read_text())
+    manifest["fields"][0]["columns"] = ["a" * 100_000]
+    (copied / "manifest.json").write_text(json.dumps(manifest))
+    sign(copied)
+    with pytest.raises(DataError, match=r"fields\.0\.columns\.0: .* at most 1000 characters") as caught:
+        Scorer(copied)
+    assert len(str(caught.value)) < 500
 
 
 def test_a_manifest_that_is_a_link_is_refused(tiny, tmp_path):
