@@ -65,9 +65,10 @@ def broken_off(monkeypatch, after: int):
         trained.append(cell)
         return train_cell(cell, *others)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(pool, "train_cell", breaking)
-        yield
+        with pytest.raises(KeyboardInterrupt):
+            yield
 
 
 def content(log: Path, runs: Path, **sections):
