@@ -1,4 +1,4 @@
-"""Requests: a row, a few rows, or candidates in one context -> click probabilities, by the shortest way there is."""
+"""Rows that a program holds, or candidates in one context -> click probabilities, by the shortest way there is."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -14,9 +14,11 @@ from ctr.serving.rows import EncodedRows
 
 Floats = npt.NDArray[np.float64]
 
+_FRAME = 4096  # rows from which columns are worth being worked on by several threads
+
 
 class RequestScorer:
-    """Scores what is no Polars frame, and candidates. Safe to use from several threads.
+    """Scores requests. Safe to use from several threads.
 
     Args:
         columns: the raw columns that rows must have.
@@ -49,8 +51,12 @@ class RequestScorer:
         found = given_rows(given, self._columns)
         if len(found.columns) < len(self._columns):
             self._require(_names(given), "the frame" if hasattr(given, "columns") else "the row")
-        encoder = self._encoder
-        return self._by_frames(found) if encoder is None else self._scored(found, encoder.encode)
+        large = found.height >= _FRAME and all(
+            isinstance(cells, pl.Series) for cells in found.columns.values()
+        )
+        if self._encoder is None or large:
+            return self._by_frames(found)
+        return self._scored(found, self._encoder.encode)
 
     def candidates(self, context: Given, given: Given) -> Floats:
         """Probabilities (rows,) of candidates, each with the columns of the context beside its own.

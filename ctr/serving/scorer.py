@@ -131,10 +131,9 @@ class Scorer:
         """
         if candidates is not None:
             return self._requests.candidates(rows, candidates)
-        return self._score_frame(rows) if isinstance(rows, pl.DataFrame) else self._requests.rows(rows)
+        return self._requests.rows(rows)
 
     def _score_frame(self, frame: pl.DataFrame) -> Floats:
-        self.require(frame.columns, "the frame")
         result = np.full(frame.height, np.nan)
         needed = frame.select(self.columns)
         for start in range(0, frame.height, _PIECE):

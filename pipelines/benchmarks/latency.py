@@ -13,30 +13,15 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
 
-from ctr.config import Config
-from ctr.dataset.feature_set import FeatureSet
-from ctr.dataset.ingest import ingest
-from ctr.dataset.layout import Layout
-from ctr.dataset.schema import load_schema
-from ctr.dataset.store import Dataset
-from ctr.dataset.synthetic import write_log
-from ctr.jobs.networks import Networks
-from ctr.network.network import Network
-from ctr.selection.compaction import compact_architecture
-from ctr.selection.referees import REFEREES
-from ctr.serving.export import export_bundle
 from ctr.serving.scorer import Scorer
-from ctr.settings import check
 from pipelines.benchmarks.memory import in_own_process, resident_bytes
+from pipelines.benchmarks.served_bundles import exported
 from pipelines.benchmarks.steps import Setting
 
-KEPT = 0.3
 BATCHES = (1, 32, 1024)
 CANDIDATES, CONTEXT = 500, 20  # of one request of ranking; how many of its fields are the context's
 _WARM_UP = 20
-_NOTHING = {"trained_on": ["train"], "steps": 0, "window": None, "metrics": None}
 
 
 def measure(setting: Setting) -> dict[str, float]:
@@ -56,53 +41,6 @@ def measure(setting: Setting) -> dict[str, float]:
             found = in_own_process(_served, folder / name, folder / "rows.parquet", setting.requests)
             results |= found
     return results
-
-
-def exported(folder: Path, rows: int, hidden: tuple[int, ...]) -> None:
-    """Write a log, and the bundles `keep_all` and `selected` of it; the first rows as `rows.parquet`."""
-    torch.set_num_threads(1)
-    write_log("criteo", folder / "log", rows=rows)
-    source = folder / "log" / "log.parquet"
-    dataset = Dataset(ingest(load_schema(folder / "log" / "schema.toml"), source, folder / "datasets"))
-    pl.scan_parquet(source).head(4 * max(BATCHES)).collect().write_parquet(folder / "rows.parquet")
-    keys: dict[str, Any] = {
-        "name": "latency",
-        "data": {"schema": str(folder / "log" / "schema.toml"), "input": str(source)},
-        "embedding": {"dim": 16},
-        "backbone": {"kind": "deepfm", "hidden": list(hidden)},
-    }
-    networks = Networks(check(keys, Config, "config"), dataset, torch.device("cpu"))
-    total = FeatureSet.of(dataset, np.ones(dataset.features, np.bool_), np.ones(dataset.features), {})
-    kept = REFEREES["frequency"](dataset, round(KEPT * total.counts()["total"]), 0)
-    layout = networks.layout(kept)
-    _export(folder / "keep_all", dataset, source, networks, networks.fresh(), networks.everything, None)
-    _export(
-        folder / "selected", dataset, source, networks, networks.compact(kept, layout, None), layout, kept
-    )
-
-
-def _export(
-    folder: Path,
-    dataset: Dataset,
-    source: Path,
-    networks: Networks,
-    network: Network,
-    layout: Layout,
-    feature_set: FeatureSet | None,
-) -> None:
-    export_bundle(
-        folder,
-        dataset=dataset,
-        source=source,
-        network=network,
-        architecture=compact_architecture(networks.architecture, layout),
-        layout=layout,
-        feature_set=feature_set,
-        metrics={},
-        model={"refit": "none", "evaluated": _NOTHING, "shipped": _NOTHING},
-        provenance={"selector": "frequency", "seed": 0},
-        dtype="float32" if feature_set is None else "int8",
-    )
 
 
 def _served(bundle: Path, rows: Path, requests: int) -> dict[str, float]:

@@ -77,7 +77,14 @@ KEYS = {
             ),
         )
     },
-    "scoring": {"score_rows_per_second_1m", "score_ratio", "served_rows_per_second_1m", "served_ratio"},
+    "scoring": {
+        "score_rows_per_second_1m",
+        "score_ratio",
+        "served_rows_per_second_1m",
+        "served_ratio",
+        "scored_file_rows_per_second",
+        "scored_file_ratio",
+    },
     "ingest_50m": {
         "ingest_rows_per_second_50m",
         "ingest_over_read_50m",

@@ -10,6 +10,7 @@ from ctr.dataset.ingest import ingest
 from ctr.dataset.schema import Schema
 from ctr.dataset.store import Dataset
 from ctr.errors import DataError
+from ctr.serving.request_scorer import _FRAME
 from ctr.serving.row_encoder import RowEncoder
 from ctr.serving.scorer import Scorer
 from ctr.settings import check
@@ -52,6 +53,11 @@ def same(found, expected):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
 
 
+def by_columns(scorer, frame):
+    """The same rows in a frame that is long enough for the way of whole columns."""
+    return scorer.score(pl.concat([frame] * (_FRAME // frame.height + 1)))[: frame.height]
+
+
 def broken(frame):
     """The log with cells that break the schema, in two rows."""
     income, visits = frame["income"].to_list(), frame["visits"].to_list()
@@ -63,7 +69,8 @@ def broken(frame):
 def test_a_dict_a_list_of_dicts_and_a_pandas_frame_score_as_the_frame(scorers, log, way):
     scorer = scorers[way]
     for frame in (broken(log[1].head(100)), typed(log[1].head(100))):
-        expected = scorer.score(frame)
+        expected = by_columns(scorer, frame)
+        same(scorer.score(frame), expected)
         same(scorer.score(frame.to_dicts()), expected)
         same(scorer.score(frame.to_pandas()), expected)
         for row in (0, 3, 17):
@@ -144,7 +151,7 @@ def test_candidates_score_as_rows_that_repeat_the_context(scorers, log, way, bat
         context = {n: c.to_list() if isinstance(c, pl.Series) else c for n, c in context.items()}
         whole = frame.with_columns(pl.Series(name, [frame[name][5]] * 20) for name in CONTEXT)
         candidates = frame.drop(CONTEXT)
-        expected = scorer.score(whole)
+        expected = by_columns(scorer, whole)
         same(scorer.score(context, candidates), expected)
         same(scorer.score(context, candidates.to_dicts()), expected)
         same(scorer.score(context, candidates.to_pandas()), expected)
@@ -169,7 +176,7 @@ def test_a_column_stands_in_the_context_or_in_the_candidates(scorers, log, way):
 @WAYS
 def test_threads_share_the_scorer(scorers, log, way):
     scorer, frame = scorers[way], log[1].head(10)
-    expected, rows = scorer.score(frame), frame.to_dicts()
+    expected, rows = by_columns(scorer, frame), frame.to_dicts()
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(scorer.score, [row for row in rows for _ in range(2)]))
     same(np.concatenate(found), np.repeat(expected, 2))
@@ -186,3 +193,13 @@ def test_plain_rows_do_not_go_the_way_of_frames(scorers, log, encoding, monkeypa
     monkeypatch.setattr(pl, "DataFrame", type("Refused", (), {"__init__": refuse}))
     assert scorer.score(row) == expected
     assert isinstance(scorer._requests._encoder, RowEncoder)
+
+
+@ENCODINGS
+def test_only_large_frames_are_worked_on_by_whole_columns(scorers, log, encoding, monkeypatch):
+    frame, seen = pl.concat([log[1]] * 9), []
+    monkeypatch.setattr(scorers[encoding]._requests, "_frames", lambda frame: seen.append(frame.height) or [])
+    for rows in (1, _FRAME - 1, _FRAME, frame.height):
+        scorers[encoding].score(frame.head(rows))
+        scorers[encoding].score(frame.head(rows).to_pandas())
+    assert seen == [_FRAME] * 2 + [frame.height] * 2
