@@ -67,6 +67,11 @@ class FieldEncoder:
         """A value that the vocabulary holds twice; None where all are different."""
         return self._index.repeated()
 
+    @property
+    def index_bytes(self) -> int:
+        """What looking values up takes in memory; fields that share values share it."""
+        return self._index.nbytes
+
     def find(self, text: str) -> int:
         """Id of one canonical text.
 
@@ -131,6 +136,11 @@ class KeyEncoder(FieldEncoder):
     def repeated(self) -> str | None:
         """There is no vocabulary."""
         return None
+
+    @property
+    def index_bytes(self) -> int:
+        """There is no vocabulary."""
+        return 0
 
     def find(self, text: str) -> int:
         """Key of one canonical text."""

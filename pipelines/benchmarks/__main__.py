@@ -65,6 +65,7 @@ PARTS = {
         usual=False,
     ),
     "selectors": Part("choosing values by trial, beside an OptFS search", selectors.measure, usual=False),
+    "loading": Part("a bundle of about a million kept features", latency.measure_loading, usual=False),
     "training_33m": Part("steps at 1 and 33 million features", training.measure_33m, usual=False),
     "ingest_50m": Part("a log of 50 million rows: reading it, ingesting it", ingest.measure_50m, usual=False),
     "search_10m": Part("steps of a search at 10 million features", search.measure_10m, usual=False),

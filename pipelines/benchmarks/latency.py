@@ -43,6 +43,34 @@ def measure(setting: Setting) -> dict[str, float]:
     return results
 
 
+def measure_loading(setting: Setting) -> dict[str, float]:
+    """Load a bundle of about a million kept features, in a process that has imported what it takes.
+
+    Returns:
+        features_loaded, load_seconds_1m, index_bytes_per_value (what looks values up, their text left out),
+        load_seconds_per_million (features).
+    """
+    with tempfile.TemporaryDirectory(prefix="ctr-bench-") as temporary:
+        folder = Path(temporary)
+        in_own_process(exported, folder, setting.rows_loaded, setting.served_hidden)
+        return in_own_process(_loaded, folder / "keep_all")
+
+
+def _loaded(bundle: Path) -> dict[str, float]:
+    started = time.perf_counter()
+    scorer = Scorer(bundle)
+    seconds = time.perf_counter() - started
+    values = scorer.bundle.vocabulary().filter(pl.col("value").is_not_null())
+    text = values["value"].str.len_bytes().sum()
+    index = sum(own.index_bytes for own in scorer.encoder.encoders)
+    return {
+        "features_loaded": float(values.height),
+        "load_seconds_1m": seconds,
+        "load_seconds_per_million": seconds / values.height * 1e6,
+        "index_bytes_per_value": (index - text) / values.height,
+    }
+
+
 def _served(bundle: Path, rows: Path, requests: int) -> dict[str, float]:
     """What a process that serves one bundle measures of itself."""
     frame, name = pl.read_parquet(rows), bundle.name

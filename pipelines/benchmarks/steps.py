@@ -44,6 +44,7 @@ class Setting:
         million: features that `1m` in a key stands for; `10m` and `33m` are 10 and 33 times as many.
         hidden: widths of the MLP. batch: rows in a step. steps: rounds that are counted.
         rows_ingested, rows_fed, rows_evaluated: rows of the synthetic logs, and of scored ones.
+        rows_loaded: of the log whose values a bundle with about a million of them keeps.
         rows_served, served_hidden, requests: rows of the log behind the bundles that are served, their MLP, and how
             many requests of each kind are timed.
     """
@@ -56,6 +57,7 @@ class Setting:
     rows_fed: int = 500_000
     rows_evaluated: int = 10_000_000
     rows_served: int = 500_000
+    rows_loaded: int = 3_000_000
     served_hidden: tuple[int, ...] = (400, 400)
     requests: int = 500
 

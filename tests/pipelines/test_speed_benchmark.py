@@ -21,6 +21,7 @@ TINY = Setting(
     rows_fed=2_000,
     rows_evaluated=5_000,
     rows_served=3_000,
+    rows_loaded=3_000,
     served_hidden=(8,),
     requests=3,
 )
@@ -108,6 +109,12 @@ KEYS = {
         "sparse_adam_over_table_1m",
         "sparse_adam_over_table_10m",
         *(f"fbgemm_over_table_{name}" for name in ("1m", "10m") if tables.importable()),
+    },
+    "loading": {
+        "features_loaded",
+        "load_seconds_1m",
+        "load_seconds_per_million",
+        "index_bytes_per_value",
     },
     "training_33m": {"train_rows_per_second_33m", "train_33m_over_1m"},
     "search_10m": {"search_over_plain_10m"},
