@@ -27,7 +27,11 @@ def train(
     config: Annotated[Path, typer.Argument(help="Run configuration (TOML).")],
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="section.key=value", help="Change one key; repeatable."),
+        typer.Option(
+            "--set",
+            metavar="section.key=value",
+            help="Change one key; repeatable. Without a value: take it back.",
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Redo a run that is finished or half done.")] = False,
 ) -> None:
@@ -62,7 +66,11 @@ def compare(
     out: Annotated[Path | None, typer.Option("--out", help="Folder to write the comparison to.")] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="section.key=value", help="Change one key of CONFIG; repeatable."),
+        typer.Option(
+            "--set",
+            metavar="section.key=value",
+            help="Change one key of CONFIG; repeatable. Without a value: take it back.",
+        ),
     ] = None,
     tracking_uri: Annotated[
         str | None, typer.Option("--tracking-uri", help="The MLflow store that knows the run ids.")

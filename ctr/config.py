@@ -486,7 +486,8 @@ def _plain(value: Any) -> Any:
 def load_config(path: str | Path, changes: Sequence[str] = ()) -> Config:
     """Read a configuration file and apply `section.key=value` changes to it.
 
-    Values are TOML (`0.3`, `"text"`, `[1, 2]`, `true`); what is none is taken as text.
+    Values are TOML (`0.3`, `"text"`, `[1, 2]`, `true`); what is none is taken as text. No value (`section.key=`) takes
+    back what the file states.
 
     Raises:
         ConfigError: file missing, no TOML, or broken rules, all of them.
@@ -498,10 +499,10 @@ def load_config(path: str | Path, changes: Sequence[str] = ()) -> Config:
 
 
 def apply_change(values: dict[str, Any], change: str) -> None:
-    """Apply `section.key=value` to nested values, in place.
+    """Apply `section.key=value`, or `section.key=`, to nested values, in place.
 
     Raises:
-        ConfigError: it is not written so, or a section is a value.
+        ConfigError: it is not written so, a section is a value, or what is to be taken back is not stated.
     """
     name, equals, text = change.partition("=")
     keys = name.strip().split(".")
@@ -512,7 +513,12 @@ def apply_change(values: dict[str, Any], change: str) -> None:
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
             raise ConfigError(f'--set: "{section}" in "{name}" is a value, not a section')
-    values[key] = _value(text.strip())
+    if text.strip():
+        values[key] = _value(text.strip())
+    elif values.pop(key, None) is None:
+        raise ConfigError(
+            f'--set: "{change}" takes back what the file states, and it states no "{name.strip()}"'
+        )
 
 
 def _value(text: str) -> Any:

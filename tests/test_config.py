@@ -204,6 +204,18 @@ def test_later_changes_win_and_the_rest_of_a_section_stays(load):
     assert (config.training.epochs, config.training.patience) == (5, 9)
 
 
+def test_a_change_without_a_value_takes_back_what_the_file_states(load):
+    config = load("[selector]\npenalty = 2.5\n", "selector.penalty=", "selector.ratio=0.3")
+    assert (config.selector.penalty, config.selector.ratio) == (None, [0.3])
+    assert load("[training]\nepochs = 3\n", "training.epochs = ").training.epochs == load("").training.epochs
+
+
+@pytest.mark.parametrize("change", ["selector.penalty=", "seed=", "selector="])
+def test_what_the_file_does_not_state_cannot_be_taken_back(load, change):
+    with pytest.raises(ConfigError, match=f'and it states no "{change[:-1]}"'):
+        load("[training]\nepochs = 3\n", change)
+
+
 @pytest.mark.parametrize(
     "change", ["training.epochs", "=3", "training.=3", ".epochs=3", "", "training..epochs=3"]
 )

@@ -39,7 +39,7 @@ from ctr.settings import dump_toml, load_toml
 from pipelines.benchmarks import interaction_memory
 from pipelines.benchmarks.interaction_steps import measure
 from pipelines.benchmarks.quality import CONFIGS, LOGS, splits
-from pipelines.benchmarks.spreads import mean_and_spread
+from pipelines.benchmarks.spreads import half_of_interval, mean_and_spread
 
 OUTPUT = Path("runs/interactions")
 PLANTED = Path("data/synthetic/pairs")
@@ -183,7 +183,8 @@ def real(log: str, seeds: int, search_rows: list[str], changes: list[str]) -> di
         counts = [[methods.count(method) for method in METHODS[:2]] for methods in chosen[name]]
         print(f"  {name:<20} {_summary(entries)}  {counts}  {_agreement(chosen[name]):.0%}")
     print(
-        "  AUC less that of a pure method (deviation), and half of the paired 95 % interval of the test rows"
+        "  AUC less that of a pure method (deviation), and halves of 95 % intervals: of the test rows, paired, and"
+        " of the mean over splits (Student's)"
     )
     for name in [name for name in results if name not in PURE]:
         for pure in PURE:
@@ -191,7 +192,8 @@ def real(log: str, seeds: int, search_rows: list[str], changes: list[str]) -> di
             found = [_difference(run, other) for run, other in pairs]
             differences, halves = zip(*found, strict=True)
             half = float(np.linalg.norm(halves)) / len(halves)
-            print(f"    {name:<20} less {pure:<10} {mean_and_spread(differences, '+')}  {half:.4f}")
+            spread = f"{mean_and_spread(differences, '+')}  {half:.4f}  {half_of_interval(differences):.4f}"
+            print(f"    {name:<20} less {pure:<10} {spread}")
             for entry, difference in zip(results[name], differences, strict=True):
                 entry[f"less_{pure}"] = difference
     return results
