@@ -61,6 +61,7 @@ _OF_PAIRS = (
     "pair_dim",
     "min_count",
     "cross_bytes",
+    "cross_rows",
     "sketch_bytes",
     "random_counts",
     "max_memorized",
@@ -69,6 +70,8 @@ _OF_PAIRS = (
     "pair_learning_rate",
     "pair_temperature",
 )
+_OF_PUBLISHED_SEARCH = ("pair_learning_rate", "pair_temperature")
+_FLOAT32 = 4  # bytes
 
 
 class Data(Strict):
@@ -187,13 +190,13 @@ class SelectorConfig(Strict):
     pairs: [field, field] of each; by default all. pair_dim: floats of a pair's vector.
     screened_pairs: how many of them a search looks at, those whose crosses say most on train rows
         (`ctr.selection.pair_screen`); by default all.
-    min_count: train rows that a cross needs for a row of its own. cross_bytes: budget of the table of crosses, whose
-        rows they then share; by default each has its own. sketch_bytes: of memory in which crosses are counted, about,
-        where `cross_bytes` is stated; by default they are counted exactly.
-    max_memorized, max_cross_bytes: what the choice must meet: pairs memorized, bytes of a row for each of their
-        crosses.
-    cross_price: nats of train log loss that memorizing must save for each admitted cross, where `search_rows =
-        "held_out"`.
+    min_count: train rows that a cross needs for a row of its own. cross_bytes, or cross_rows: budget of the table of
+        crosses, whose rows they then share; by default each has its own. sketch_bytes: with such a budget, memory in
+        which crosses are counted, about. By default they are counted exactly, as long as what finds them takes no more
+        than the budget, or 64 MB where that is more; from there on in a sketch of that size.
+    max_memorized, max_cross_bytes: what the choice must meet: pairs memorized, bytes of the table of their crosses.
+    cross_price: nats of train log loss that memorizing must save for each admitted cross; by default 0.5, and nothing
+        where `search_rows = "train"`, as published.
     pair_learning_rate, pair_temperature: of the choice where `search_rows = "train"`; the temperature at the end.
     """
 
@@ -216,11 +219,12 @@ class SelectorConfig(Strict):
     pair_dim: Annotated[int, Key(ge=1, le=1024)] = 8
     min_count: Whole = 2
     cross_bytes: Annotated[int | str | None, AfterValidator(_bytes)] = None
+    cross_rows: Whole | None = None
     sketch_bytes: Annotated[int | str | None, AfterValidator(_bytes)] = None
     random_counts: Annotated[list[Annotated[int, Key(ge=0)]], Key(min_length=2, max_length=2)] | None = None
     max_memorized: Annotated[int, Key(ge=0)] | None = None
     max_cross_bytes: Annotated[int | str | None, AfterValidator(_bytes)] = None
-    cross_price: NotNegative = 0.5
+    cross_price: NotNegative | None = None
     pair_learning_rate: Positive = 1e-3
     pair_temperature: Annotated[float, Key(gt=0.0, le=1.0)] = 0.01
 
@@ -228,6 +232,18 @@ class SelectorConfig(Strict):
     def selects_pairs(self) -> bool:
         """Whether interactions of fields are chosen."""
         return self.kind in ("optinter", "optfs+optinter")
+
+    @property
+    def cross_budget(self) -> int | None:
+        """Bytes of the table of crosses; None where each has a row of its own."""
+        assert self.cross_bytes is None or isinstance(self.cross_bytes, int)
+        return self.cross_bytes if self.cross_rows is None else self.cross_rows * self.pair_dim * _FLOAT32
+
+    @property
+    def price_of_a_cross(self) -> float:
+        """`cross_price`, or what stands for it."""
+        default = 0.5 if self.search_rows == "held_out" else 0.0
+        return default if self.cross_price is None else self.cross_price
 
     @property
     def searches_features(self) -> bool:
@@ -267,11 +283,17 @@ class SelectorConfig(Strict):
                     raise ValueError(
                         f'{name} applies to kind = "optinter" and "optfs+optinter", found kind = "{self.kind}"'
                     )
-        if self.sketch_bytes is not None and (self.cross_bytes is None or self.min_count > 255):
+        if self.cross_bytes is not None and self.cross_rows is not None:
+            raise ValueError("state cross_bytes or cross_rows, not both")
+        if self.sketch_bytes is not None and (self.cross_budget is None or self.min_count > 255):
             raise ValueError(
-                "sketch_bytes counts to 255, for crosses that share the rows of cross_bytes: state cross_bytes, and a "
-                f"min_count of at most 255, found {self.min_count}"
+                "sketch_bytes counts to 255, for crosses that share the rows of a budget: state cross_bytes or "
+                f"cross_rows, and a min_count of at most 255, found {self.min_count}"
             )
+        if self.search_rows == "held_out":
+            for name in _OF_PUBLISHED_SEARCH:
+                if getattr(self, name) != SelectorConfig.model_fields[name].default:
+                    raise ValueError(f'{name} applies to search_rows = "train", found "held_out"')
         searched = self.choice in ("search", "best")
         if not searched and self.max_memorized is not None:
             raise ValueError(f'max_memorized limits a search, found choice = "{self.choice}"')

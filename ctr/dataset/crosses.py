@@ -12,9 +12,10 @@ multilinear in the halves of both keys, hence universal (Carter & Wegman, 1979):
 probability of 2^-62. No key is written to disk per row; what is kept are those of admitted crosses, in order.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,14 @@ Floats = npt.NDArray[np.float64]
 _FIRST_WORD = 2000  # lookups of the words of a feature: no table has so many of its own
 _SKETCH = ("first_word", "second_word")  # columns of the file
 _LEFT, _RIGHT = slice(0, 2), slice(2, 4)
+
+
+class FeatureColumn(Protocol):
+    """(N,) numbers of features of one field in train rows, 0 where it is dropped; an array is one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice, /) -> Ints: ...
 
 
 def feature_words(keys: Keys, numbers: Ints) -> npt.NDArray[np.int32]:
@@ -80,6 +89,14 @@ class CrossKeys:
         """(P, 2)."""
         return pair_salts(self.pairs)
 
+    @property
+    def index_bytes(self) -> int:
+        """Memory of what finds the rows of crosses, beside the table that holds them; none without pairs."""
+        if not self.pairs:
+            return 0
+        found = finding_bytes(len(self.admitted)) if self.sketch is None else self.sketch.nbytes
+        return self.words.nbytes + found
+
     def write(self, path: Path) -> None:
         """The admitted keys, or the bits of the sketch, as parquet."""
         if self.sketch is None:
@@ -103,7 +120,7 @@ def cuckoo_places(admitted: Ints) -> npt.NDArray[np.int32]:
         ValueError: the keys do not spread, which keys of crosses do.
     """
     words, everyone = np.stack([admitted >> 31, admitted & PRIME]), np.arange(len(admitted))
-    size = 1 << (2 * len(admitted) + 8).bit_length()
+    size = _cuckoo_size(len(admitted))
     while size <= 64 * len(admitted) + 1024:
         places, way, moving = np.full(size, -1, np.int32), np.zeros(len(admitted), np.int8), everyone
         for _ in range(100):
@@ -116,6 +133,16 @@ def cuckoo_places(admitted: Ints) -> npt.NDArray[np.int32]:
                 return np.maximum(places, 0)
         size *= 2
     raise ValueError("the keys of crosses do not spread")
+
+
+def _cuckoo_size(keys: int) -> int:
+    """Entries that so many keys begin with; they hardly ever need more."""
+    return 1 << (2 * keys + 8).bit_length()
+
+
+def finding_bytes(admitted: int) -> int:
+    """Memory of so many keys and of the table that finds their places."""
+    return 8 * admitted + 4 * _cuckoo_size(admitted)
 
 
 def write_admitted(admitted: Ints, path: Path) -> None:
@@ -164,29 +191,37 @@ def read_sketch(path: Path) -> Bits:
 
 
 def counted_crosses(
-    columns: Mapping[str, Ints],
+    columns: Mapping[str, FeatureColumn],
     pairs: Sequence[PairNames],
     words: npt.NDArray[np.int32],
     min_count: int,
 ) -> dict[PairNames, Ints]:
-    """Keys, ascending, of the crosses of each pair that enough train rows hold.
+    """What `each_counted` finds, of all pairs."""
+    return dict(each_counted(columns, pairs, words, min_count))
 
-    Counted exactly, a pair at a time: memory is that of two columns and of the joint values of one pair.
+
+def each_counted(
+    columns: Mapping[str, FeatureColumn],
+    pairs: Sequence[PairNames],
+    words: npt.NDArray[np.int32],
+    min_count: int,
+) -> Iterator[tuple[PairNames, Ints]]:
+    """Keys, ascending, of the crosses that enough train rows hold, pair by pair.
+
+    Counted exactly. Memory is that of the joint values of one pair, and one to four bytes for each row and field.
 
     Args:
-        columns: (N,) numbers of features of each field in train rows, 0 where it is dropped. Crosses with a dropped
-            feature are none.
+        columns: of each field. Crosses with a dropped feature are none.
         words: of features.
         min_count: rows that a cross needs.
     """
-    compact = {
-        name: compacted(columns[name]) for name in dict.fromkeys(name for pair in pairs for name in pair)
-    }
-    found = {}
+    compact = dict[str, tuple[Ints, Ints]]()
+    for name in dict.fromkeys(name for pair in pairs for name in pair):
+        there, places = compacted(columns[name][:])
+        compact[name] = there, places.astype(np.min_scalar_type(len(there)))
     for (a, b), salt in zip(pairs, pair_salts(pairs), strict=True):
         keys, counts = joint_keys(compact[a], compact[b], words, salt)
-        found[a, b] = np.sort(keys[counts >= min_count])
-    return found
+        yield (a, b), np.sort(keys[counts >= min_count])
 
 
 def compacted(column: Ints) -> tuple[Ints, Ints]:
@@ -226,7 +261,7 @@ def joint_sums(
         first, second: (N,) places below `firsts` and `seconds`.
         weights: (N,) each; there is a sum, over the rows of each joint value, for each of them.
     """
-    joint = first * seconds + second
+    joint = first.astype(np.int64) * seconds + second
     if (
         firsts * seconds <= 4 * len(joint) + 1_000_000
     ):  # a counter for each that could occur is cheaper than a sort

@@ -48,7 +48,12 @@ def training_bytes(architecture: Architecture, gates: int = 0) -> int:
 
 
 def require_memory(
-    config: Config, architecture: Architecture, device: torch.device, features: int, gates: int = 0
+    config: Config,
+    architecture: Architecture,
+    device: torch.device,
+    features: int,
+    gates: int = 0,
+    index: int = 0,
 ) -> None:
     """Refuse tables that cannot be trained in the memory that is left; where that is unknown, nothing is refused.
 
@@ -56,11 +61,12 @@ def require_memory(
         architecture: of the network that is to be built.
         features: of the log.
         gates: see `training_bytes`.
+        index: bytes of what finds the rows of crosses.
 
     Raises:
         ConfigError: memory is too small.
     """
-    needed, free = training_bytes(architecture, gates), free_memory(device)
+    needed, free = training_bytes(architecture, gates) + index, free_memory(device)
     if free is None or needed <= free:
         return
     pairs, embedding = architecture.pairs, config.embedding

@@ -18,11 +18,11 @@ from ctr.dataset.batches import Batches
 from ctr.dataset.crosses import CrossKeys
 from ctr.dataset.feature_set import DroppedReads, FeatureSet
 from ctr.dataset.layout import Layout
-from ctr.dataset.pairs import PairNames, chosen_pairs
+from ctr.dataset.pairs import PairNames
 from ctr.dataset.shadow import ShadowLayout
 from ctr.dataset.stacked import stacked
 from ctr.dataset.store import Dataset, Part
-from ctr.errors import CtrError
+from ctr.errors import CtrError, shown_bytes
 from ctr.evaluation.metrics import measure
 from ctr.jobs.networks import Networks
 from ctr.network.crosses import table_parameters as pair_table_parameters
@@ -31,9 +31,9 @@ from ctr.selection import optfs, optinter, trial
 from ctr.selection.compaction import compact_architecture
 from ctr.selection.field_referees import require
 from ctr.selection.network_referees import NETWORK_REFEREES, KeepAll
-from ctr.selection.optinter import CANDIDATES, LimitError
+from ctr.selection.optinter import CANDIDATES
 from ctr.selection.pair_screen import Screen, screen
-from ctr.selection.pair_space import PairSpace, cross_index
+from ctr.selection.pair_space import LimitError, PairSpace, cross_index
 from ctr.selection.referees import REFEREES, number_to_keep
 from ctr.selection.saliency import Saliency, saliency
 from ctr.serving.costs import weight_bytes
@@ -104,6 +104,11 @@ class Model:
     def cross_rows(self) -> int | None:
         """Rows of the table of crosses; None where pairs are not modelled."""
         return None if self.architecture.pairs is None else self.architecture.pairs.cross_rows - 1
+
+    @property
+    def cross_index_bytes(self) -> int | None:
+        """Memory of what finds the rows of crosses, beside the table; None where pairs are not modelled."""
+        return None if self.crosses is None else self.crosses.index_bytes
 
     @cached_property
     def bytes(self) -> tuple[int, int]:
@@ -225,7 +230,7 @@ class Trainer:
         for selector in (config.selector.kind, *config.selector.referees):
             require(selector)
         if config.selector.selects_pairs:
-            self._pairs = chosen_pairs(dataset.schema.fields, config.selector.pairs)
+            self._pairs = optinter.stated_pairs(dataset.schema.fields, config.selector)
 
     def baseline(self) -> Model:
         """Keep all features; trained once."""
@@ -402,18 +407,21 @@ class Trainer:
         )
         return found
 
-    def _space(self, layout: Layout, pairs: Sequence[PairNames] = ()) -> PairSpace:
-        """The given pairs, by default all."""
+    def _space(self, layout: Layout, pairs: Sequence[PairNames] = (), *, final: bool = False) -> PairSpace:
+        """The given pairs, by default all; `final` once they are chosen, within a limit of bytes."""
         settings = self.config.selector
-        assert settings.cross_bytes is None or isinstance(settings.cross_bytes, int)
         assert settings.sketch_bytes is None or isinstance(settings.sketch_bytes, int)
+        assert settings.max_cross_bytes is None or isinstance(settings.max_cross_bytes, int)
+        budget = settings.cross_budget
+        if final and budget is not None and settings.max_cross_bytes is not None:
+            budget = min(budget, settings.max_cross_bytes)  # the choice went by what a sketch estimates
         return PairSpace(
             self.dataset,
             layout,
             pairs or self._pairs,
             min_count=settings.min_count,
             dim=settings.pair_dim,
-            cross_bytes=settings.cross_bytes,
+            cross_bytes=budget,
             sketch_bytes=settings.sketch_bytes,
         )
 
@@ -565,7 +573,7 @@ class Trainer:
         architecture, crosses = compact_architecture(self.networks.architecture, layout), None
         if feature_set.interactions is not None:
             memorized = feature_set.pairs("memorize")
-            space = self._space(layout, memorized)  # no others have crosses to count
+            space = self._space(layout, memorized, final=True)  # no others have crosses to count
             crosses = space.keys(memorized)
             architecture = replace(
                 architecture, pairs=space.layout(memorized, feature_set.pairs("factorize"))
@@ -585,12 +593,24 @@ class Trainer:
             crosses,
             dtype=self.config.export.dtype,
         )
+        self._tell_index(name, model)
         network = self._start(model)
         stage = "retrain" if selector == self.config.selector.kind and "-reads-" not in name else name
         result = self._fit(name, stage, network, layout)
         return replace(
             model, parameters=sizes(network).parameters, history=result.history, best_step=result.best_step
         )
+
+    def _tell_index(self, name: str, model: Model) -> None:
+        """Say it where finding crosses takes more memory than the budget of their table."""
+        found, budget = model.cross_index_bytes, self.config.selector.cross_budget
+        if found and budget is not None and found > budget:
+            self._console.print(
+                f"  {name}: crosses are found by {shown_bytes(found)} beside the {shown_bytes(budget)} of their table; "
+                "selector.sketch_bytes, or a larger min_count, makes that less",
+                highlight=False,
+                soft_wrap=True,
+            )
 
     def _start(self, model: Model) -> Network:
         """The network that the training of `model` begins with."""

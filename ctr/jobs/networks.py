@@ -143,7 +143,9 @@ class Networks:
         Raises:
             ConfigError: the memory of the device does not hold the tables.
         """
-        require_memory(self._config, architecture, self.device, self._dataset.features)
+        require_memory(
+            self._config, architecture, self.device, self._dataset.features, index=keys.index_bytes
+        )
         torch.manual_seed(self._seed)
         network = build(architecture, index=cross_index(keys))
         if layout.placement is None:

@@ -37,6 +37,7 @@ from ctr.jobs.verdict import build_report, model_entry, score, scores_table
 from ctr.registry import Version
 from ctr.report import figure_png, pairs_png, verdict, write_report
 from ctr.selection.optfs import DEFAULT_PRICE
+from ctr.selection.optinter import stated_pairs
 from ctr.serving.export import export_bundle
 from ctr.settings import check, dump_toml, load_toml
 from ctr.tracking import Job, SplitRecord, Tracker, UnsentError
@@ -82,6 +83,8 @@ def train(config: Config, *, force: bool = False, command: str = "", console: Co
     unsent: CtrError | None = None
     clock, data = _Clock(), config.data
     schema = load_schema(data.schema_file)
+    if config.selector.selects_pairs:
+        stated_pairs(schema.fields, config.selector)
     with ExitStack() as stack:
         with (
             clock.stage("ingest"),

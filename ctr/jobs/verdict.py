@@ -124,7 +124,8 @@ def build_report(
             },
         },
         "baseline": numbers(baseline, valid, test),
-        "selected": numbers(chosen, valid, test) | {"cross_rows": chosen.model.cross_rows}
+        "selected": numbers(chosen, valid, test)
+        | {"cross_rows": chosen.model.cross_rows, "cross_index_bytes": chosen.model.cross_index_bytes}
         if chosen
         else None,
         "difference": {"test_auc": difference(chosen, baseline, test)} if chosen else None,

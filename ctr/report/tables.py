@@ -113,6 +113,7 @@ def sizes_table(report: Report) -> Table:
         ("embedding, first-order and cross tables", "table_bytes", size),
         ("all weights", "bytes", size),
         ("rows of cross tables", "cross_rows", count),
+        ("memory that finds crosses", "cross_index_bytes", size),
     ):
         before, after = pick(report, "baseline", key), pick(report, "selected", key)
         if known(before) or known(after):

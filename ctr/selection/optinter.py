@@ -14,12 +14,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+import torch
 
 from ctr.config import SelectorConfig, Training
 from ctr.dataset.batches import Batches, shuffled
 from ctr.dataset.crosses import CrossKeys
 from ctr.dataset.feature_set import METHODS
-from ctr.dataset.pairs import PairNames
+from ctr.dataset.field_spec import FieldSpec
+from ctr.dataset.pairs import PairNames, chosen_pairs
 from ctr.dataset.stacked import subset
 from ctr.dataset.store import Part
 from ctr.errors import ConfigError
@@ -27,7 +29,7 @@ from ctr.network.crosses import PairLayout
 from ctr.network.network import Network
 from ctr.selection.pair_choice import ChoiceTraining, choice_of
 from ctr.selection.pair_evidence import DrawnPaths, pair_evidence
-from ctr.selection.pair_space import PairSpace
+from ctr.selection.pair_space import FLOAT32, LimitError, PairSpace, too_small
 from ctr.training.fit import fit
 from ctr.training.looks import Companion, Look, Watcher
 
@@ -40,10 +42,6 @@ THRESHOLD = (
 CROWDED = 1600  # floats of all pair vectors together, past which a search has narrower ones
 Floats = npt.NDArray[np.float64]
 Fresh = Callable[[PairLayout, CrossKeys], Network]
-
-
-class LimitError(ConfigError):
-    """A choice stated for all pairs does not meet a limit that was stated too."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +79,7 @@ def search(
             network,
             learning_rate=settings.pair_learning_rate,
             final_temperature=settings.pair_temperature,
+            prices=_prices(space, settings.price_of_a_cross / len(train.part)),
         )
         history = _fitted(network, train, valid, settings, training, folder, companion, watcher)
         return PairSearch(choice_of(network).logits.detach().cpu().double().numpy(), history)
@@ -95,15 +94,26 @@ def search(
         paths = DrawnPaths(network, seed, naive=dim < space.dim)
         looks += _fitted(network, batches, valid, settings, training, own, paths, watcher)
         evidence = pair_evidence(network, Batches(judging, train.layout, valid.batch_size)).numpy()
-        found = _gains(evidence, space, pairs, settings.cross_price / HELD_OUT)
+        found = _gains(evidence, space, pairs, settings.price_of_a_cross / HELD_OUT)
         gains[[space.pairs.index(pair) for pair in pairs]] = found
         left = [
-            pair for pair, gain in zip(pairs, found, strict=True) if gain.argmax() != METHODS.index("naive")
+            pair for pair, method in zip(pairs, _best(found), strict=True) if method != METHODS.index("naive")
         ]
         if not left or len(left) == len(pairs):
             break
         pairs = left
     return PairSearch(gains, looks)
+
+
+def _best(gains: Floats) -> npt.NDArray[np.int64]:
+    """(P,) column of the largest gain (P, M); of equals the last one, since methods stand from the dearest on."""
+    found: npt.NDArray[np.int64] = gains.shape[1] - 1 - gains[:, ::-1].argmax(1)
+    return found
+
+
+def _prices(space: PairSpace, price: float) -> torch.Tensor | None:
+    """(P,) of memorizing each pair; None where crosses cost nothing."""
+    return torch.tensor([price * space.rows(pair) for pair in space.pairs]) if price else None
 
 
 def _gains(evidence: Floats, space: PairSpace, pairs: Sequence[PairNames], price: float) -> Floats:
@@ -154,6 +164,26 @@ def _fitted(
     ).history
 
 
+def stated_pairs(specs: Sequence[FieldSpec], settings: SelectorConfig) -> list[PairNames]:
+    """The pairs that a configuration means, before anything is read.
+
+    Raises:
+        ConfigError: see `chosen_pairs`; or there are fewer pairs than `random_counts` says.
+        LimitError: the budget of crosses does not hold what is memorized at once.
+    """
+    pairs, counts = chosen_pairs(specs, settings.pairs), settings.random_counts or (0, 0)
+    if sum(counts) > len(pairs):
+        raise ConfigError(f"selector.random_counts: {list(counts)} of {len(pairs)} pairs")
+    at_once = {"memorize": len(pairs), "random": counts[0], "factorize": 0, "naive": 0}
+    searched = min(len(pairs), settings.screened_pairs or len(pairs))
+    number, budget = at_once.get(settings.choice, searched), settings.cross_budget
+    small = budget is not None and budget // (settings.pair_dim * FLOAT32) < number + 1
+    # Where values are dropped first, fields go, and pairs with them.
+    if settings.kind == "optinter" and number and small:
+        raise LimitError(too_small(budget or 0, settings.pair_dim, number))
+    return pairs
+
+
 def one_for_all(space: PairSpace, method: str) -> Floats:
     """(P, 3) gains that choose one method for every pair."""
     gains = np.zeros((len(space.pairs), 3))
@@ -165,11 +195,11 @@ def drawn(space: PairSpace, counts: Sequence[int], seed: int) -> Floats:
     """(P, 3) gains that choose, at random, so many pairs to memorize and so many to factorize.
 
     Raises:
-        ConfigError: there are fewer pairs.
+        ConfigError: dropped fields have left fewer pairs.
     """
     pairs = len(space.pairs)
     if sum(counts) > pairs:
-        raise ConfigError(f"selector.random_counts: {list(counts)} of {pairs} pairs")
+        raise ConfigError(f"selector.random_counts: {list(counts)} of the {pairs} pairs that are left")
     methods = np.full(pairs, METHODS.index("naive"))
     methods[: counts[0]] = METHODS.index("memorize")
     methods[counts[0] : sum(counts)] = METHODS.index("factorize")
@@ -189,16 +219,17 @@ def choose(gains: Floats, space: PairSpace, settings: SelectorConfig) -> pl.Data
         logits).
 
     Raises:
-        LimitError: one method was stated for all pairs, and they exceed `max_cross_bytes` or `max_memorized`.
+        LimitError: methods were stated, and what they memorize exceeds `cross_bytes`, `max_cross_bytes` or
+            `max_memorized`.
     """
-    methods = gains.argmax(1)
+    methods = _best(gains)
     memorized = methods == 0
     if settings.choice in ("memorize", "random"):
         _require(space, np.flatnonzero(memorized), settings)
     else:
         allowed = np.zeros(len(gains), np.bool_)
         allowed[_within(gains, space, settings, np.flatnonzero(memorized))] = True
-        methods = np.where(memorized & ~allowed, 1 + gains[:, 1:].argmax(1), methods)
+        methods = np.where(memorized & ~allowed, 1 + _best(gains[:, 1:]), methods)
     shifted = np.exp(gains - gains.max(1, keepdims=True))
     weights = shifted / shifted.sum(1, keepdims=True)
     names = {"field_a": [a for a, _ in space.pairs], "field_b": [b for _, b in space.pairs]}
@@ -223,7 +254,8 @@ def _within(
     found: list[int] = []
     for pair in order:
         more = [*found, pair]
-        fits = limit is None or space.bytes([space.pairs[number] for number in more]) <= limit
+        names = [space.pairs[number] for number in more]
+        fits = space.holds(names) and (limit is None or space.bytes(names) <= limit)
         if fits and (settings.max_memorized is None or len(more) <= settings.max_memorized):
             found = more
     return found
@@ -232,6 +264,7 @@ def _within(
 def _require(space: PairSpace, memorized: npt.NDArray[np.int64], settings: SelectorConfig) -> None:
     limit = settings.max_cross_bytes
     assert limit is None or isinstance(limit, int)
+    space.require([space.pairs[number] for number in memorized])
     if settings.max_memorized is not None and len(memorized) > settings.max_memorized:
         raise LimitError(f"it memorizes {len(memorized)} pairs, expected at most {settings.max_memorized}")
     if limit is None:
@@ -240,8 +273,8 @@ def _require(space: PairSpace, memorized: npt.NDArray[np.int64], settings: Selec
     if needed > limit:
         raise LimitError(
             f"selector.max_cross_bytes = {limit:,} does not hold the {len(memorized)} pairs that "
-            f'choice = "{settings.choice}" memorizes: state {needed:,} or more, other pairs, or cross_bytes, a budget '
-            "that crosses share"
+            f'choice = "{settings.choice}" memorizes: state {needed:,} or more, other pairs, or a cross_bytes that is '
+            "no larger, a budget that crosses share"
         )
 
 
@@ -250,6 +283,6 @@ def shown(settings: SelectorConfig) -> dict[str, object]:
     return {
         "choice": settings.choice,
         "search_rows": settings.search_rows,
-        "cross_price": settings.cross_price,
+        "cross_price": settings.price_of_a_cross,
         "screened_pairs": settings.screened_pairs,
     }

@@ -26,10 +26,21 @@ class ChoiceTraining:
         network: whose crosses have a choice.
         learning_rate: of the logits.
         final_temperature: at the last step; it falls geometrically from 1.
+        prices: (P,) nats by which memorizing each pair must lower the mean log loss; None asks for nothing.
+
+    NOTE[DIFF] The published loss has no price, so that of two equal choices either may be the larger one.
     """
 
-    def __init__(self, network: Network, *, learning_rate: float, final_temperature: float) -> None:
+    def __init__(
+        self,
+        network: Network,
+        *,
+        learning_rate: float,
+        final_temperature: float,
+        prices: Tensor | None = None,
+    ) -> None:
         self._choice, self._final = choice_of(network), final_temperature
+        self._prices = None if prices is None else prices.to(self._choice.logits)
         self._optimizer = torch.optim.Adam([self._choice.logits], learning_rate)
 
     def before_step(self, inputs: Inputs, labels: Tensor, weights: Tensor | None, progress: float) -> None:
@@ -37,7 +48,9 @@ class ChoiceTraining:
         self._choice.temperature.fill_(self._final**progress)
 
     def after_backward(self) -> None:
-        """Move the logits by the gradient of the batch."""
+        """Move the logits by the gradient of the batch, and of the expected price."""
+        if self._prices is not None:
+            (self._choice()[:, 0] * self._prices).sum().backward()
         self._optimizer.step()
 
     def before_look(self) -> dict[str, float]:

@@ -35,7 +35,7 @@ import numpy.typing as npt
 import polars as pl
 
 from ctr.dataset.batches import shuffled
-from ctr.dataset.crosses import compacted, joint_sums
+from ctr.dataset.crosses import FeatureColumn, compacted, joint_sums
 from ctr.dataset.hashing import Ints
 from ctr.dataset.pairs import PairNames
 from ctr.selection.pair_space import PairSpace
@@ -98,7 +98,7 @@ def screen(
 
 
 def pair_nats(
-    columns: Mapping[str, Ints],
+    columns: Mapping[str, FeatureColumn],
     pairs: Sequence[PairNames],
     labels: npt.NDArray[np.uint8],
     weights: npt.NDArray[np.float32] | None,
@@ -107,12 +107,12 @@ def pair_nats(
     """(P,) nats that the crosses of each pair save, each half's judged by the other.
 
     Args:
-        columns: (N,) numbers of features of each field, 0 where it is dropped. Crosses with a dropped feature are none.
+        columns: of each field. Crosses with a dropped feature are none.
         labels: (N,) 0 or 1.
         weights: (N,), or None where all rows count alike.
         half: (N,) which of the two halves a row is in.
     """
-    local = {name: compacted(column) for name, column in columns.items()}
+    local = {name: compacted(column[:]) for name, column in columns.items()}
     own = np.ones(len(labels)) if weights is None else weights.astype(np.float64)
     sums: list[Floats] = []
     for learns in (~half, half):

@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ctr.dataset.cross_sketch import CrossSketch
-from ctr.dataset.crosses import CrossKeys, counted_crosses, cuckoo_places, feature_words
+from ctr.dataset.cross_sketch import LARGEST_COUNT, CrossSketch
+from ctr.dataset.crosses import CrossKeys, cuckoo_places, each_counted, feature_words, finding_bytes
 from ctr.dataset.hashing import Ints
 from ctr.dataset.layout import Layout
 from ctr.dataset.pairs import PairNames
@@ -16,7 +16,32 @@ from ctr.dataset.store import Dataset
 from ctr.errors import ConfigError
 from ctr.network.crosses import CrossIndex, PairLayout, Slots
 
-_FLOAT32 = 4  # bytes
+FLOAT32 = 4  # bytes
+_ROOM = 64_000_000  # bytes of what finds crosses that are counted exactly, where a budget is smaller
+
+
+class LimitError(ConfigError):
+    """What a choice would memorize does not fit a limit that was stated."""
+
+
+class FeatureColumn:
+    """(N,) numbers of features of one field, 0 for dropped ones: made for the rows that are asked for.
+
+    Args:
+        ids: (N, S) of features, memory-mapped or not.
+        slot: of the field.
+        numbers: of features by id.
+    """
+
+    def __init__(self, ids: Ints, slot: int, numbers: Ints) -> None:
+        self._ids, self._slot, self._numbers = ids, slot, numbers
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __getitem__(self, rows: slice) -> Ints:
+        found: Ints = self._numbers[np.asarray(self._ids[rows, self._slot])]
+        return found
 
 
 class PairSpace:
@@ -29,8 +54,9 @@ class PairSpace:
         min_count: train rows that a cross needs to have a row of its own.
         dim: floats of a pair's vector.
         cross_bytes: budget of the table of crosses; None gives each admitted cross a row.
-        sketch_bytes: memory to count crosses in, about (`ctr.dataset.cross_sketch`), with `cross_bytes`; None counts
-            exactly, a pair at a time, and keeps the key of each admitted cross.
+        sketch_bytes: memory to count crosses in, about (`ctr.dataset.cross_sketch`), with `cross_bytes`. None counts
+            exactly, a pair at a time, and keeps the key of each admitted cross; with `cross_bytes`, as long as what
+            finds them by their keys takes no more than that, or 64 MB, and in a sketch of that size otherwise.
 
     Raises:
         ConfigError: rows are hashes without a vocabulary, or no pair is left.
@@ -67,42 +93,88 @@ class PairSpace:
         return feature_words(features["key"].to_numpy(), features["number"].to_numpy())
 
     @cached_property
-    def admitted(self) -> dict[PairNames, Ints]:
-        """Ascending keys of the crosses of each pair that enough train rows hold, counted exactly."""
-        return counted_crosses(self.columns(self.pairs), self.pairs, self.words, self.min_count)
+    def admitted(self) -> dict[PairNames, Ints] | None:
+        """Ascending keys of the crosses of each pair that enough train rows hold; None where they are too many."""
+        if self._sketch_bytes is not None:
+            return None
+        found, number = dict[PairNames, Ints](), 0
+        for pair, keys in each_counted(self.columns(self.pairs), self.pairs, self.words, self.min_count):
+            found[pair], number = keys, number + len(keys)
+            if self._room is not None and finding_bytes(number) > self._room:
+                return None
+        return found
+
+    @property
+    def _room(self) -> int | None:
+        """Bytes of what may find crosses that are counted exactly; None where that is without limit."""
+        if self.cross_bytes is None or self.min_count > LARGEST_COUNT:
+            return None
+        return max(self.cross_bytes, _ROOM)
 
     @cached_property
     def _counts(self) -> dict[PairNames, int]:
-        """How many crosses of each pair enough train rows hold."""
-        if self._sketch_bytes is not None:
+        """How many crosses of each pair enough train rows hold; an estimate where they are not counted exactly."""
+        if self.admitted is None:
             return self._sketch(self.pairs).frequent
         return {pair: len(keys) for pair, keys in self.admitted.items()}
 
-    def columns(self, pairs: Sequence[PairNames]) -> dict[str, Ints]:
-        """(N,) numbers of features, 0 for dropped ones, of each field of these pairs, in train rows."""
+    def columns(self, pairs: Sequence[PairNames]) -> dict[str, "FeatureColumn"]:
+        """Of each field of these pairs in train rows."""
         part, names = self._dataset.part("train"), self._layout.fields
         return {
-            name: self._layout.numbers[np.asarray(part.ids[:, self._layout.single[names.index(name)]])]
+            name: FeatureColumn(part.ids, self._layout.single[names.index(name)], self._layout.numbers)
             for name in dict.fromkeys(name for pair in pairs for name in pair)
         }
 
     def _sketch(self, pairs: Sequence[PairNames]) -> CrossSketch:
-        assert self._sketch_bytes is not None
-        return CrossSketch(self.columns(pairs), pairs, self.words, self.min_count, self._sketch_bytes)
+        size = self._sketch_bytes or self._room
+        assert size is not None, "without a budget all keys are kept"
+        return CrossSketch(self.columns(pairs), pairs, self.words, self.min_count, size)
 
     def rows(self, pair: PairNames) -> int:
         """Rows that memorizing a pair takes, its unknown cross among them."""
         return self._counts[pair] + 1
 
     def bytes(self, memorized: Sequence[PairNames]) -> int:
-        """Of the table that memorizes these pairs with a row for each cross."""
-        return sum(self.rows(pair) for pair in memorized) * self.dim * _FLOAT32
+        """Of the table that memorizes these pairs."""
+        return self._table_rows(memorized) * self.dim * FLOAT32
+
+    def _own_rows(self, memorized: Sequence[PairNames]) -> int:
+        """Of the table that has a row for each cross."""
+        rows = sum(self.rows(pair) for pair in memorized)
+        # A sketch may take crosses for frequent where none was counted: a budget has a row for them.
+        return rows if self.cross_bytes is None else max(rows, _least(memorized))
+
+    def _table_rows(self, memorized: Sequence[PairNames]) -> int:
+        """Of the table, without the row of dropped features."""
+        budget = self._budget_rows()
+        if not memorized:
+            return 0
+        own = self._own_rows(memorized)
+        return own if budget is None else min(own, budget)
+
+    def _budget_rows(self) -> int | None:
+        return None if self.cross_bytes is None else self.cross_bytes // (self.dim * FLOAT32)
+
+    def holds(self, memorized: Sequence[PairNames]) -> bool:
+        """Whether the budget holds a row for each pair's unknown cross, and one more."""
+        budget = self._budget_rows()
+        return not memorized or budget is None or budget >= _least(memorized)
+
+    def require(self, memorized: Sequence[PairNames]) -> None:
+        """Refuse a budget that does not hold these pairs.
+
+        Raises:
+            LimitError: it does not.
+        """
+        if not self.holds(memorized):
+            raise LimitError(too_small(self.cross_bytes or 0, self.dim, len(memorized)))
 
     def keys(self, memorized: Sequence[PairNames]) -> CrossKeys:
         """What the crosses of these pairs are found by."""
         words = self.words if memorized else np.zeros((1, 4), np.int32)
         empty, counts = np.zeros(0, np.int64), tuple(self._counts[pair] for pair in memorized)
-        if self._sketch_bytes is not None:
+        if self.admitted is None:
             # Counted anew, so that pairs that are not memorized take no room in it.
             return CrossKeys(tuple(memorized), words, empty, self._sketch(memorized).bits(), counts)
         admitted = np.concatenate([empty, *(self.admitted[pair] for pair in memorized)])
@@ -117,28 +189,17 @@ class PairSpace:
             dim: floats of a pair's vector, where they are not the usual number.
 
         Raises:
-            ConfigError: the budget does not hold a row for each pair's unknown cross, and one more.
+            LimitError: see `require`.
         """
-        rows = 1 + sum(self.rows(pair) for pair in memorized)
-        hashed = False
-        if memorized and self.cross_bytes is not None:
-            budget, least = self.cross_bytes // (self.dim * _FLOAT32), len(memorized) + 1
-            if budget < least:
-                raise ConfigError(
-                    f"selector.cross_bytes = {self.cross_bytes:,} holds {budget} rows of {self.dim} floats, "
-                    f"expected at "
-                    f"least {least} for {len(memorized)} memorized pairs; state {least * self.dim * _FLOAT32:,} or more"
-                )
-            hashed = self._sketch_bytes is not None or rows > budget + 1
-            # With a sketch, one row more than the least, in case that it found no frequent cross.
-            rows = min(max(rows, least + 1), budget + 1)
+        self.require(memorized)
+        rows = self._table_rows(memorized)
         shifts, factor_rows = self._factor_rows(name for pair in factorized for name in pair)
         return PairLayout(
             dim=dim or self.dim,
             memorized=self._slots(memorized),
             factorized=self._slots(factorized),
-            cross_rows=rows,
-            hashed=hashed,
+            cross_rows=rows + 1,
+            hashed=bool(memorized) and (self.admitted is None or self._own_rows(memorized) > rows),
             factor_rows=factor_rows,
             shifts=shifts,
         )
@@ -159,6 +220,20 @@ class PairSpace:
                 end += max(0, last - first + 1)
             shifts.append((self.slots[name], own[owner]))
         return tuple(shifts), end
+
+
+def _least(memorized: Sequence[PairNames]) -> int:
+    """Rows: the unknown cross of each pair, and one for all others."""
+    return len(memorized) + 1
+
+
+def too_small(cross_bytes: int, dim: int, memorized: int) -> str:
+    """What is wrong with a budget that does not hold so many memorized pairs."""
+    row, least = dim * FLOAT32, memorized + 1
+    return (
+        f"selector.cross_bytes = {cross_bytes:,} holds {cross_bytes // row} rows of {dim} floats, expected at least "
+        f"{least} for {memorized} memorized pairs; state {least * row:,} or more (selector.cross_rows = {least})"
+    )
 
 
 def cross_index(keys: CrossKeys) -> CrossIndex:

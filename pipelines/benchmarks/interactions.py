@@ -46,6 +46,7 @@ PLANTED = Path("data/synthetic/pairs")
 PURE = ("memorize", "factorize", "naive")
 ROWS = ("held_out", "train")
 TENTH = "a tenth of its bytes"
+RANDOM = "random, the same counts"  # as the first search has chosen
 CONTROL = "memorize two rows a pair"  # all crosses share them: as many vectors, which tell next to nothing
 SCREENED = (16, 32, 64)  # pairs
 _ROW_BYTES = 4 * 8  # float32, of the default pair_dim
@@ -94,8 +95,13 @@ def planted(seeds: int, search_rows: list[str], changes: list[str], log_seed: in
     truth, places = _planted_log(log_seed)
     changes = [*places, *changes]
     results: dict[str, Any] = defaultdict(list)
+    searched = _choices(search_rows)[len(PURE)][0]
     for seed in range(seeds):
-        for name, own in _choices(search_rows):
+        for name, own in [*_choices(search_rows), (TENTH, []), (RANDOM, [])]:
+            if name == TENTH:
+                own = _tenth(results["memorize"][-1])
+            if name == RANDOM:
+                own = _random(results[searched][-1])
             run = _run(CONFIGS / "pairs.toml", [f"seed={seed}", *own, *changes])
             found = pl.read_parquet(run / "feature_set" / "interactions.parquet")
             counts = found.join(truth, on=["field_a", "field_b"]).group_by("kind", "method").len()
@@ -162,11 +168,13 @@ def real(log: str, seeds: int, search_rows: list[str], changes: list[str]) -> di
     runs: dict[str, list[Path]] = defaultdict(list)
     chosen: dict[str, list[list[str]]] = defaultdict(list)
     for seed, schema in splits(log, seeds, OUTPUT, earlier=0.05):
-        added = [(CONTROL, []), (TENTH, []), ("best on valid", ["selector.choice=best"])]
+        searched = _choices(search_rows)[len(PURE)][0]
+        added = [(CONTROL, []), (TENTH, []), (RANDOM, []), ("best on valid", ["selector.choice=best"])]
         for name, own in [*_choices(search_rows), *added]:
-            if name == TENTH:  # of the table that memorizes all pairs
-                limit = results["memorize"][-1]["cross_bytes"] // 10
-                own = [f"selector.max_cross_bytes={limit:.0f}", "selector.cross_price=0"]
+            if name == TENTH:
+                own = _tenth(results["memorize"][-1])
+            if name == RANDOM:
+                own = _random(results[searched][-1])
             if name == CONTROL:
                 budget = 2 * len(chosen["memorize"][-1]) * _ROW_BYTES
                 own = ["selector.choice=memorize", f"selector.cross_bytes={budget}"]
@@ -197,6 +205,17 @@ def real(log: str, seeds: int, search_rows: list[str], changes: list[str]) -> di
             for entry, difference in zip(results[name], differences, strict=True):
                 entry[f"less_{pure}"] = difference
     return results
+
+
+def _tenth(memorize: dict[str, float]) -> list[str]:
+    """A search that may memorize what fits a tenth of the table that memorizes all pairs."""
+    return [f"selector.max_cross_bytes={memorize['cross_bytes'] // 10:.0f}", "selector.cross_price=0"]
+
+
+def _random(search: dict[str, float]) -> list[str]:
+    """Pairs drawn at random, as many for each method as a search has chosen."""
+    counts = [int(search["memorized"]), int(search["factorized"])]
+    return ["selector.choice=random", f"selector.random_counts={counts}"]
 
 
 def _difference(run: Path, other: Path) -> tuple[float, float]:
@@ -232,6 +251,8 @@ def _numbers(run: Path) -> dict[str, float]:
         "baseline_auc": report["baseline"]["test"]["auc"],
         "auc": selected["test"]["auc"],
         "difference": report["difference"]["test_auc"]["value"],
+        "memorized": report["feature_set"]["interactions"]["memorize"],
+        "factorized": report["feature_set"]["interactions"]["factorize"],
         "cross_rows": selected["cross_rows"],
         "cross_bytes": selected["cross_rows"] * row_bytes,
         "table_bytes": selected["table_bytes"],

@@ -61,7 +61,7 @@ def _loaded(bundle: Path) -> dict[str, float]:
     scorer = Scorer(bundle)
     seconds = time.perf_counter() - started
     values = scorer.bundle.vocabulary().filter(pl.col("value").is_not_null())
-    text = values["value"].str.len_bytes().sum()
+    text = int(values["value"].str.len_bytes().sum())
     index = sum(own.index_bytes for own in scorer.encoder.encoders)
     return {
         "features_loaded": float(values.height),

@@ -53,7 +53,24 @@ def test_with_room_it_says_what_exact_counts_say(monkeypatch, chunk):
     assert set(everything[is_frequent(sketch.bits(), everything)]) == set(known)
 
 
-def test_rare_crosses_taken_for_frequent_ones_are_few_where_counters_are_twice_as_many():
+def test_frequent_crosses_are_estimated_alike_for_every_pair_where_the_sketch_is_full():
+    draw = np.random.default_rng(3)
+    names = [f"f{number}" for number in range(8)]
+    columns = {
+        name: np.minimum(draw.zipf(1.3, 60_000), 400) + 400 * number for number, name in enumerate(names)
+    }
+    words = feature_words(draw.integers(0, 2**64, 3200, dtype=np.uint64), np.arange(1, 3201))
+    pairs = [(a, b) for number, a in enumerate(names) for b in names[number + 1 :]]
+    exact = {pair: len(keys) for pair, keys in counted_crosses(columns, pairs, words, 2).items()}
+    found = CrossSketch(columns, pairs, words, 2, 20_000).frequent  # a byte for twenty crosses or so
+    backwards = CrossSketch(columns, pairs[::-1], words, 2, 20_000).frequent
+    assert found == backwards
+    ratios = np.array([found[pair] / exact[pair] for pair in pairs])
+    assert abs(ratios.mean() - 1) < 0.1
+    assert np.abs(ratios - 1).max() < 0.5
+
+
+def test_rare_crosses_taken_for_frequent_ones_are_few_where_each_row_has_twice_as_many_counters():
     columns, words = draw_columns(20_000, 1)
     all_of_them = np.concatenate(list(counted_crosses(columns, PAIRS, words, 1).values()))
     known = np.concatenate(list(counted_crosses(columns, PAIRS, words, 8).values()))

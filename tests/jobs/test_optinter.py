@@ -15,10 +15,14 @@ import ctr.jobs.verdict as verdict
 from ctr.config import Config
 from ctr.dataset.batches import Batches
 from ctr.dataset.feature_set import FeatureSet
+from ctr.dataset.store import Dataset
 from ctr.errors import ConfigError
 from ctr.evaluation.intervals import auc_difference
+from ctr.jobs import models
 from ctr.jobs.pair_facts import interactions as pair_facts
 from ctr.report.show import show
+from ctr.selection import optinter
+from ctr.selection.pair_space import PairSpace
 from ctr.serving.scorer import Scorer
 from ctr.settings import check
 from ctr.training.feeding import to_inputs
@@ -70,6 +74,7 @@ def log(tmp_path_factory):
             "click": (colour == (draw.random(ROWS) < 0.9)).astype(int),
             "column": [f"c{n}" if n else None for n in column],
             "row": [f"r{n}" for n in row],
+            "price": np.exp(np.sqrt(column + 1.5)),  # whose logarithms squared are the columns, about
             "noise": [f"n{n}" for n in draw.zipf(1.4, ROWS) % 40],
             "tags": [
                 "|".join("abc"[n] for n in draw.integers(0, 3, size)) for size in draw.integers(0, 3, ROWS)
@@ -184,7 +189,9 @@ def test_a_search_of_screened_pairs_keeps_a_row_for_those_that_were_screened_out
 
     monkeypatch.setattr(job, "write_report", write_report)
     console = Console(file=io.StringIO(), width=200)
-    own = {"screened_pairs": 1, "search_rows": search_rows, "pair_learning_rate": 0.05}
+    own = {"screened_pairs": 1, "search_rows": search_rows}
+    if search_rows == "train":
+        own["pair_learning_rate"] = 0.05
     run = job.train(configure(selector=own), console=console)
     assert "3 pairs screened to 1" in console.file.getvalue()
     assert interactions(run) == dict(zip(PAIRS, ["memorize", "naive", "naive"], strict=True))
@@ -247,6 +254,41 @@ def test_a_budget_without_room_for_the_pairs_says_how_much_is_needed(configure):
         job.train(configure(selector={"choice": "memorize", "max_cross_bytes": 48}))
 
 
+def test_a_limit_is_met_whatever_a_sketch_has_estimated(configure, log, monkeypatch):
+    monkeypatch.setattr(PairSpace, "bytes", lambda *_: 0)
+    own = {"sketch_bytes": 4000, "cross_bytes": 4000, "max_cross_bytes": 30 * DIM * 4}
+    run = job.train(configure(selector={**own, "search_rows": "train", "pair_learning_rate": 0.05}))
+    assert interactions(run)["column", "row"] == "memorize"
+    assert report_of(run)["selected"]["cross_rows"] == 30
+    assert_scored_as_trained(run, log)
+
+
+def test_a_table_that_is_held_by_its_budget_is_within_a_larger_limit(configure):
+    own = {"choice": "memorize", "cross_rows": 30, "max_cross_bytes": 30 * DIM * 4}
+    assert report_of(job.train(configure(selector=own)))["selected"]["cross_rows"] == 30
+
+
+def test_what_finds_crosses_is_counted_and_told_where_it_is_more_than_the_table(configure):
+    console = Console(file=io.StringIO(), width=200)
+    run = job.train(configure(selector={"choice": "memorize", "cross_rows": 30}), console=console)
+    keys = json.loads((run / "bundle" / "manifest.json").read_text())["crosses"]["admitted"]
+    assert report_of(run)["selected"]["cross_index_bytes"] > 16 * keys
+    assert "crosses are found by" in console.file.getvalue()
+    run = job.train(configure(selector={"choice": "naive"}))
+    assert report_of(run)["selected"]["cross_index_bytes"] == 0
+
+
+def test_bins_of_a_number_are_crossed_as_values_are(configure, log, tmp_path):
+    number = '[[fields]]\nname = "price"\nkind = "numeric"\ntransform = "log_square"\n'
+    fields = SCHEMA.replace('[[fields]]\nname = "column"\n', number)
+    (tmp_path / "schema.toml").write_text(fields)
+    run = job.train(configure(data={"schema": str(tmp_path / "schema.toml")}))
+    found = interactions(run)
+    assert found["price", "row"] == "memorize"
+    assert list(found.values()).count("memorize") == 1
+    assert_scored_as_trained(run, log)
+
+
 def test_limits_leave_the_pair_its_second_best_method(configure):
     for limit in ({"max_memorized": 0}, {"max_cross_bytes": 100}):
         assert interactions(job.train(configure(selector=limit)))["column", "row"] != "memorize"
@@ -274,14 +316,20 @@ def test_a_refitted_bundle_has_its_crosses_too(configure):
 
 
 @pytest.mark.parametrize(
-    "own", [{}, {"max_memorized": 1}, {"kind": "optfs+optinter", "ratio": 0.5, "referees": []}]
+    "own",
+    [
+        {},
+        {"max_memorized": 1},
+        {"screened_pairs": 1, "cross_rows": 3},
+        {"kind": "optfs+optinter", "ratio": 0.5, "referees": []},
+    ],
 )
 def test_the_best_of_all_choices_on_valid_is_shipped_and_the_others_are_told(configure, log, own):
     run = job.train(configure(selector={"choice": "best", **own}))
     report = report_of(run)
     provenance = json.loads((run / "feature_set" / "feature_set.json").read_text())
     aucs = provenance["valid_auc"]
-    expected = {"search", "factorize", "naive"} | ({"memorize"} if "max_memorized" not in own else set())
+    expected = {"search", "factorize", "naive"} | ({"memorize"} if not own or "ratio" in own else set())
     assert set(aucs) == expected
     assert provenance["chosen"] == max(aucs, key=aucs.get)
     assert aucs[provenance["chosen"]] == pytest.approx(report["selected"]["valid"]["auc"], abs=1e-12)
@@ -311,6 +359,9 @@ def test_a_search_with_a_sketch_ends(configure, log):
             {"selector": {"sketch_bytes": 1000, "cross_bytes": 9999, "min_count": 300}},
             "at most 255, found 300",
         ),
+        ({"selector": {"cross_bytes": 1000, "cross_rows": 10}}, "state cross_bytes or cross_rows, not both"),
+        ({"selector": {"cross_rows": 3}}, "at least 4 for 3 memorized pairs"),
+        ({"selector": {"pair_temperature": 0.1}}, 'pair_temperature applies to search_rows = "train"'),
         ({"selector": {"pairs": [["column", "tags"]]}}, '"tags" is a list field'),
         ({"selector": {"pairs": [["column", "rwo"]]}}, 'no field "rwo"; the nearest name is "row"'),
     ],
@@ -318,13 +369,25 @@ def test_a_search_with_a_sketch_ends(configure, log):
 def test_a_wrong_pair_is_refused_before_anything_is_trained(configure, tmp_path, sections, message):
     with pytest.raises(ConfigError, match=message):
         job.train(configure(**sections))
-    assert not list((tmp_path / "runs").rglob("best"))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_test_rows_are_read_once_and_after_all_trainings(configure, monkeypatch):
+    seen = []
+    sealed, fit, search = Dataset.sealed_test, models.fit, optinter.fit
+    monkeypatch.setattr(Dataset, "sealed_test", lambda *a: seen.append("test") or sealed(*a))
+    monkeypatch.setattr(models, "fit", lambda *a, **k: seen.append("fit") or fit(*a, **k))
+    monkeypatch.setattr(optinter, "fit", lambda *a, **k: seen.append("search") or search(*a, **k))
+    job.train(configure(selector={"choice": "best"}))
+    assert seen.count("test") == 1
+    assert seen[-1] == "test"
+    assert seen.count("fit") == 5
+    assert "search" in seen
 
 
 def test_an_interrupted_search_goes_on_and_ends_alike(configure, monkeypatch, tmp_path):
     whole = job.train(configure(output={"folder": str(tmp_path / "whole")}))
     config = configure(output={"folder": str(tmp_path / "broken")})
-    import ctr.selection.optinter as optinter
 
     def stop(*arguments):
         raise KeyboardInterrupt

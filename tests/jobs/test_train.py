@@ -55,7 +55,7 @@ REPORT = {
         "features": 0,
     },
     "baseline": PARTS | SIZES,
-    "selected": PARTS | SIZES | {"cross_rows": None},
+    "selected": PARTS | SIZES | {"cross_rows": None, "cross_index_bytes": None},
     "difference": {"test_auc": {"value": 0, "low": 0, "high": 0}},
     "feature_set": {
         "kept": 0,

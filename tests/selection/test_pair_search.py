@@ -10,12 +10,14 @@ import torch
 from ctr.config import SelectorConfig
 from ctr.dataset.batches import Batches
 from ctr.dataset.feature_set import FeatureSet
+from ctr.dataset.field_spec import FieldSpec
 from ctr.dataset.layout import Layout
 from ctr.errors import ConfigError
 from ctr.network.backbones import BACKBONES
 from ctr.network.network import Architecture, build
+from ctr.selection import pair_space
 from ctr.selection.compaction import compact_layout
-from ctr.selection.optinter import choose, drawn, one_for_all, searched_dim
+from ctr.selection.optinter import choose, drawn, one_for_all, searched_dim, stated_pairs
 from ctr.selection.pair_choice import ChoiceTraining, choice_of
 from ctr.selection.pair_evidence import DrawnPaths, pair_evidence
 from ctr.selection.pair_space import PairSpace, cross_index
@@ -78,6 +80,73 @@ def test_a_cross_of_a_train_row_reads_its_row_and_a_rare_one_its_pairs_unknown(m
             assert (row == number + 1) == (values.count(value) < 2)
     admitted = rows[rows > len(PAIRS)]
     assert len(np.unique(admitted)) == sum(len(keys) for keys in space.admitted.values())
+
+
+@pytest.mark.parametrize("budget", [None, 20 * 3 * 4, 10**6])
+@pytest.mark.parametrize("sketch", [None, 4000])
+def test_bytes_are_those_of_the_table_that_is_laid_out(mixed, budget, sketch):
+    if budget is None and sketch is not None:
+        pytest.skip("a sketch goes with a budget")
+    space = PairSpace(
+        mixed, Layout(mixed), PAIRS, min_count=2, dim=3, cross_bytes=budget, sketch_bytes=sketch
+    )
+    for memorized in (PAIRS, PAIRS[:1], []):
+        rows = space.layout(memorized, []).cross_rows - 1
+        assert space.bytes(memorized) == rows * 3 * 4 <= (budget or 10**9)
+        if budget is None and memorized:
+            assert rows == sum(space.rows(pair) for pair in memorized)
+
+
+def test_keys_that_outgrow_the_budget_give_way_to_a_sketch(mixed, monkeypatch):
+    given = {"min_count": 2, "dim": 3, "cross_bytes": 600}
+    exact = PairSpace(mixed, Layout(mixed), PAIRS, **given)
+    assert exact.keys(PAIRS).sketch is None
+    monkeypatch.setattr(pair_space, "_ROOM", 600)
+    space = PairSpace(mixed, Layout(mixed), PAIRS, **given)
+    assert space.admitted is None
+    keys = space.keys(PAIRS)
+    assert keys.sketch.nbytes * 8 <= 600
+    assert keys.index_bytes < exact.keys(PAIRS).index_bytes
+    assert space.layout(PAIRS, []).hashed
+    # Counts beyond a byte are no sketch's.
+    assert PairSpace(mixed, Layout(mixed), PAIRS, **given | {"min_count": 256}).admitted is not None
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ({"choice": "random", "random_counts": [3, 4]}, r"random_counts: \[3, 4\] of 6 pairs"),
+        ({"choice": "memorize", "cross_rows": 6}, "at least 7 for 6 memorized pairs; state 224 or more"),
+        ({"cross_bytes": 200}, "at least 7 for 6 memorized pairs"),
+        ({"cross_bytes": 200, "screened_pairs": 5}, None),
+        ({"choice": "best", "cross_rows": 3, "screened_pairs": 3}, "at least 4 for 3"),
+        ({"choice": "random", "random_counts": [2, 4], "cross_rows": 2}, "at least 3 for 2"),
+        ({"choice": "factorize", "cross_rows": 1}, None),
+        ({"kind": "optfs+optinter", "cross_rows": 1}, None),
+        ({"pairs": [["a", "e"]]}, 'no field "e"'),
+    ],
+)
+def test_what_a_configuration_says_of_pairs_is_checked_against_the_schema_alone(own, message):
+    specs = [FieldSpec(name=name) for name in "abcd"]
+    stated = SelectorConfig(**{"kind": "optinter", **own})
+    if message is None:
+        assert len(stated_pairs(specs, stated)) == 6
+        return
+    with pytest.raises(ConfigError, match=message):
+        stated_pairs(specs, stated)
+
+
+def test_a_price_pulls_logits_away_from_memorizing_dear_pairs(searched):
+    prices = torch.tensor([0.0, 0.1, 0.2, 0.4])
+    training = ChoiceTraining(searched, learning_rate=1e-3, final_temperature=0.5, prices=prices)
+    training.before_step(None, None, None, 1.0)
+    logits = choice_of(searched).logits
+    logits.grad = torch.zeros_like(logits)
+    training.after_backward()
+    weights = torch.full((4, 3), 1 / 3)
+    # d softmax_0 / d logit_k = w_0 (1[k = 0] - w_k) / temperature
+    expected = prices[:, None] * weights[:, :1] * (torch.eye(3)[0] - weights) / 0.5
+    torch.testing.assert_close(logits.grad, expected)
 
 
 def test_two_fields_that_share_their_values_have_rows_of_e_a_in_common(mixed, space):
@@ -237,6 +306,12 @@ def test_each_pair_has_the_method_that_gains_most(space):
     assert methods(space) == ["memorize", "memorize", "memorize", "naive"]
 
 
+def test_of_equal_methods_the_cheapest_is_taken(space):
+    assert methods(space, np.zeros((4, 3))) == ["naive"] * 4
+    assert methods(space, np.array([[1.0, 1.0, 0.0]] * 4)) == ["factorize"] * 4
+    assert methods(space, np.array([[2.0, 1.0, 1.0]] * 4), max_memorized=0) == ["naive"] * 4
+
+
 def test_limits_keep_what_gains_most_for_a_byte_and_the_rest_is_second_best(space):
     assert methods(space, max_memorized=0) == ["factorize", "factorize", "naive", "naive"]
     rows = [space.rows(pair) for pair in PAIRS]
@@ -260,7 +335,7 @@ def test_pure_and_random_choices(space):
     random = methods(space, drawn(space, [2, 1], seed=0), choice="random", random_counts=[2, 1])
     assert sorted(random) == ["factorize", "memorize", "memorize", "naive"]
     assert methods(space, drawn(space, [2, 1], seed=0)) != methods(space, drawn(space, [2, 1], seed=5))
-    with pytest.raises(ConfigError, match=r"random_counts: \[3, 2\] of 4 pairs"):
+    with pytest.raises(ConfigError, match=r"random_counts: \[3, 2\] of the 4 pairs that are left"):
         drawn(space, [3, 2], seed=0)
 
 
