@@ -5,6 +5,7 @@
     python -m pipelines.benchmarks.interactions screen  [--seeds 3] [--log-seed 0]
     python -m pipelines.benchmarks.interactions speed
     python -m pipelines.benchmarks.interactions memory
+    python -m pipelines.benchmarks.interactions large
 
 Each seed has a split of its own: logs split at random are drawn anew, those split by time are cut earlier. Finished
 runs are kept under `runs/interactions` and not repeated; `--set section.key=value` changes all of them, `--out FILE`
@@ -58,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=("planted", "real", "screen", "speed", "memory"))
+    parser.add_argument("part", choices=("planted", "real", "screen", "speed", "memory", "large"))
     parser.add_argument("--logs", nargs="+", choices=LOGS, default=list(LOGS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument(
@@ -73,8 +74,11 @@ def main() -> None:
         results = measure()
         for name, value in results.items():
             print(f"{name:<40} {value:>14,.3f}")
-    elif arguments.part == "memory":
-        results = interaction_memory.measure(OUTPUT / "memory")
+    elif arguments.part in ("memory", "large"):
+        measured = (
+            interaction_memory.measure if arguments.part == "memory" else interaction_memory.measure_large
+        )
+        results = measured(OUTPUT / "memory")
         for name, value in results.items():
             print(f"{name:<40} {value:>18,.4f}")
     elif arguments.part == "planted":
