@@ -231,6 +231,24 @@ class Trainer:
             require(selector)
         if config.selector.selects_pairs:
             self._pairs = optinter.stated_pairs(dataset.schema.fields, config.selector)
+            self._require_limit()
+
+    def _require_limit(self) -> None:
+        """Refuse stated methods that a stated limit of bytes does not hold, before anything is trained.
+
+        Raises:
+            LimitError: it does not.
+        """
+        settings = self.config.selector
+        if (
+            settings.kind == "optinter"
+            and settings.max_cross_bytes
+            and settings.choice in ("memorize", "random")
+        ):
+            self.choose_pairs(self._all_values())
+
+    def _all_values(self) -> FeatureSet:
+        return REFEREES["all"](self.dataset, 0, self.config.seed)
 
     def baseline(self) -> Model:
         """Keep all features; trained once."""
@@ -254,8 +272,7 @@ class Trainer:
         """Search with OptFS or OptInter, or ask a referee, and retrain what comes of it."""
         size = f"{ratio:g}" if ratio is not None else "all" if penalty is None else f"price-{penalty:g}"
         if selector == "optinter":
-            everything = REFEREES["all"](self.dataset, 0, self.config.seed)
-            return self._paired("optinter", "optinter-all", everything)
+            return self._paired("optinter", "optinter-all", self._all_values())
         price = optfs.DEFAULT_PRICE if penalty is None else penalty
         known = (price, "value") in self._searches
         feature_set = self.choose(selector, ratio=ratio, penalty=penalty)

@@ -247,11 +247,12 @@ def test_crosses_under_a_budget_share_its_rows(configure, log):
     assert_scored_as_trained(run, log)
 
 
-def test_a_budget_without_room_for_the_pairs_says_how_much_is_needed(configure):
+def test_a_budget_without_room_for_the_pairs_says_how_much_is_needed(configure, tmp_path):
     with pytest.raises(ConfigError, match=r"cross_bytes = 24 holds 3 rows of 2 floats, .* at least 4 for 3"):
         job.train(configure(selector={"choice": "memorize", "cross_bytes": 24}))
     with pytest.raises(ConfigError, match=r"does not hold the 3 pairs .* state [\d,]+ or more"):
         job.train(configure(selector={"choice": "memorize", "max_cross_bytes": 48}))
+    assert not list((tmp_path / "runs").rglob("best"))  # nothing was trained
 
 
 def test_a_limit_is_met_whatever_a_sketch_has_estimated(configure, log, monkeypatch):
