@@ -115,16 +115,21 @@ class PairSpace:
     def _counts(self) -> dict[PairNames, int]:
         """How many crosses of each pair enough train rows hold; an estimate where they are not counted exactly."""
         if self.admitted is None:
-            return self._sketch(self.pairs).frequent
+            return self._whole.frequent
         return {pair: len(keys) for pair, keys in self.admitted.items()}
 
-    def columns(self, pairs: Sequence[PairNames]) -> dict[str, "FeatureColumn"]:
+    def columns(self, pairs: Sequence[PairNames]) -> dict[str, FeatureColumn]:
         """Of each field of these pairs in train rows."""
         part, names = self._dataset.part("train"), self._layout.fields
         return {
             name: FeatureColumn(part.ids, self._layout.single[names.index(name)], self._layout.numbers)
             for name in dict.fromkeys(name for pair in pairs for name in pair)
         }
+
+    @cached_property
+    def _whole(self) -> CrossSketch:
+        """Of all pairs."""
+        return self._sketch(self.pairs)
 
     def _sketch(self, pairs: Sequence[PairNames]) -> CrossSketch:
         size = self._sketch_bytes or self._room
@@ -175,8 +180,9 @@ class PairSpace:
         words = self.words if memorized else np.zeros((1, 4), np.int32)
         empty, counts = np.zeros(0, np.int64), tuple(self._counts[pair] for pair in memorized)
         if self.admitted is None:
-            # Counted anew, so that pairs that are not memorized take no room in it.
-            return CrossKeys(tuple(memorized), words, empty, self._sketch(memorized).bits(), counts)
+            # Some are counted anew, so that pairs that are not memorized take no room in it.
+            sketch = self._whole if list(memorized) == self.pairs else self._sketch(memorized)
+            return CrossKeys(tuple(memorized), words, empty, sketch.bits(), counts)
         admitted = np.concatenate([empty, *(self.admitted[pair] for pair in memorized)])
         return CrossKeys(tuple(memorized), words, np.unique(admitted), counts=counts)
 
