@@ -20,6 +20,7 @@ from ctr.errors import ConfigError
 from ctr.evaluation.intervals import auc_difference
 from ctr.jobs import models
 from ctr.jobs.pair_facts import interactions as pair_facts
+from ctr.jobs.set_difference import difference
 from ctr.report.show import show
 from ctr.selection import optinter
 from ctr.selection.pair_space import PairSpace
@@ -239,6 +240,13 @@ def test_the_map_of_pairs_is_a_picture_in_mlflow(configure, monkeypatch, tmp_pat
 def test_methods_can_be_drawn_in_stated_numbers(configure):
     run = job.train(configure(selector={"choice": "random", "random_counts": [1, 1]}))
     assert sorted(interactions(run).values()) == ["factorize", "memorize", "naive"]
+
+
+def test_a_run_and_its_own_bundle_model_the_same_pairs(configure):
+    run = job.train(configure(selector={"choice": "random", "random_counts": [1, 1]}))
+    found = difference(run, run / "bundle")
+    assert sorted(found.second.pairs.values()) == ["factorize", "memorize"]
+    assert (found.pairs, found.added.height, found.dropped.height) == ((), 0, 0)
 
 
 def test_crosses_under_a_budget_share_its_rows(configure, log):
