@@ -222,7 +222,7 @@ def test_screened_pairs_join_what_optfs_leaves(configure, log):
     assert_scored_as_trained(run, log)
 
 
-def test_the_map_of_pairs_is_a_picture_in_mlflow(configure, monkeypatch, tmp_path):
+def test_pairs_are_a_picture_and_a_table_in_mlflow(configure, monkeypatch, tmp_path):
     mlflow = pytest.importorskip("mlflow")
     from ctr.report import pairs_png
 
@@ -235,6 +235,15 @@ def test_the_map_of_pairs_is_a_picture_in_mlflow(configure, monkeypatch, tmp_pat
     path = Path(client.download_artifacts(run_id, "figures/interactions.png", str(tmp_path)))
     assert path.read_bytes().startswith(b"\x89PNG")
     assert not list(run.glob(".*.png"))
+    path = Path(client.download_artifacts(run_id, "tables/interactions.json", str(tmp_path)))
+    table = json.loads(path.read_text())
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    told = {(row["field_a"], row["field_b"]): row["auc_lost_low"] for row in rows}
+    assert set(told) == set(PAIRS)
+    (lost,) = report_of(run)["interactions"]["switched_off"]
+    assert {pair: low for pair, low in told.items() if low is not None} == {
+        (lost["field_a"], lost["field_b"]): lost["auc_lost"]["low"]
+    }
 
 
 def test_methods_can_be_drawn_in_stated_numbers(configure):
