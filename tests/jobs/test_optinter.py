@@ -149,11 +149,15 @@ def test_the_search_memorizes_the_board_and_leaves_noise_alone(configure, log):
     frame = saved.interactions
     assert frame.columns[:6] == ["field_a", "field_b", "method", "memorize", "factorize", "naive"]
     np.testing.assert_allclose(frame.select("memorize", "factorize", "naive").sum_horizontal(), 1.0)
-    show(run)
-    show(run / "feature_set")
-    console = Console(file=io.StringIO(), width=200)
-    console.print(show(run / "bundle"))
-    assert "1 pairs memorized in 101 rows, 0 factorized" in console.file.getvalue()
+    shown = {}
+    for path in (run, run / "feature_set", run / "bundle"):
+        console = Console(file=io.StringIO(), width=200)
+        console.print(show(path))
+        shown[path.name] = " ".join(console.file.getvalue().split())
+    assert all("1 of 1 pairs in use" in text for text in shown.values())
+    assert "1 pairs memorized in 101 rows, 0 factorized" in shown["bundle"]
+    assert "│ column x row │ memorize │ 101 │" in shown["bundle"]
+    assert "│ column x row │ memorize │" in shown["feature_set"]
 
 
 def test_the_published_search_runs_on_the_rows_of_the_weights(configure, log):
