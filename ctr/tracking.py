@@ -302,7 +302,8 @@ class Job(Run):
         if features.is_file():
             self._connection.send(self._table, "features", _features_table(features))
         if pairs.is_file():
-            self._connection.send(self._table, "interactions", _pairs_table(pairs))
+            switched_off = (report.get("interactions") or {}).get("switched_off") or []
+            self._connection.send(self._table, "interactions", _pairs_table(pairs, switched_off))
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Log a table of the MLflow page as the artifact tables/<name>.json."""
@@ -807,10 +808,19 @@ def _features_table(path: Path) -> dict[str, Any]:
     return _shown(order.head(TABLE_ROWS).collect())
 
 
-def _pairs_table(path: Path) -> dict[str, Any]:
+def _pairs_table(path: Path, switched_off: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Pairs, the strongest first, each with the AUC that valid loses without it; null where none was measured."""
     import polars as pl
 
-    return _shown(pl.scan_parquet(path).head(TABLE_ROWS).collect())
+    pair = ["field_a", "field_b"]
+    names = {"value": "auc_lost", "low": "auc_lost_low", "high": "auc_lost_high"}
+    lost = pl.DataFrame(
+        [[row[key] for key in pair] + [row["auc_lost"][bound] for bound in names] for row in switched_off],
+        schema=dict.fromkeys(pair, pl.String) | dict.fromkeys(names.values(), pl.Float64),
+        orient="row",
+    )
+    pairs = pl.read_parquet(path).sort("strength", descending=True, nulls_last=True, maintain_order=True)
+    return _shown(pairs.head(TABLE_ROWS).join(lost, on=pair, how="left", maintain_order="left"))
 
 
 def _shown(frame: Any) -> dict[str, Any]:

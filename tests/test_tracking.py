@@ -277,6 +277,31 @@ def test_a_table_is_bounded(monkeypatch, sqlite_uri, tmp_path, run_folder):
     assert [row[1] for row in table["data"]] == ["ann"]
 
 
+@pytest.mark.parametrize("measured", [True, False])
+def test_pairs_are_a_table_with_what_valid_loses_without_each(
+    monkeypatch, sqlite_uri, tmp_path, run_folder, measured
+):
+    monkeypatch.setattr(tracking, "TABLE_ROWS", 2)
+    pairs = {
+        "field_a": ["a", "a", "b"],
+        "field_b": ["b", "c", "c"],
+        "method": ["naive", "memorize", "factorize"],
+    }
+    frame = pl.DataFrame(pairs | {"strength": [None, 3.0, 5.0]}, schema_overrides={"strength": pl.Float64})
+    frame.write_parquet(run_folder / "feature_set" / "interactions.parquet")
+    lost = {"auc_lost": {"value": 0.02, "low": 0.01, "high": 0.03}}
+    switched_off = [{"field_a": "a", "field_b": "c", "method": "memorize", "strength": 3.0, **lost}]
+    report = REPORT | {"interactions": {"switched_off": switched_off} if measured else None}
+    with open_job(Tracker.open(sqlite_uri, f"pairs-{measured}", fallback=tmp_path)) as job:
+        job.tables(report, run_folder / "feature_set")
+    table = json.loads(content(MlflowClient(sqlite_uri), job.run_id, "tables/interactions.json", tmp_path))
+    assert table["columns"] == [*pairs, "strength", "auc_lost", "auc_lost_low", "auc_lost_high"]
+    assert table["data"] == [
+        ["b", "c", "factorize", 5.0, None, None, None],
+        ["a", "c", "memorize", 3.0, *([0.02, 0.01, 0.03] if measured else [None] * 3)],
+    ]
+
+
 def _job_that_breaks(job, run_folder):
     with job.stage("baseline") as stage:
         stage.metrics({"loss": 9.0}, 0)

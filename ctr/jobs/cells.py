@@ -5,6 +5,7 @@ data, so that comparisons that share cells train them once.
 """
 
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -97,10 +98,11 @@ class Grid:
         grid, where = self._comparison.grid, (backbone, embedding)
         for seed in grid.seeds:
             yield self._cell("keep_all", "keep all", (None,), where, seed, {"kind": "none"})
-            for selector in grid.selectors:
-                sizes: tuple[float | None, ...] = (None,) if selector in UNSIZED else tuple(grid.sizes)
-                asked = {} if selector in UNSIZED else {"ratio": list(grid.sizes)}
-                yield self._cell("selector", selector, sizes, where, seed, {"kind": selector, **asked})
+            for label, chooser in grid.choosers().items():
+                unsized = chooser["kind"] in UNSIZED
+                sizes: tuple[float | None, ...] = (None,) if unsized else tuple(grid.sizes)
+                asked = {} if unsized else {"ratio": list(grid.sizes)}
+                yield self._cell("selector", label, sizes, where, seed, {**chooser, **asked})
             for alternative in self._comparison.compare.alternatives:
                 yield from self._alternative(alternative, where, seed)
 
@@ -170,7 +172,7 @@ class Grid:
         embedding: dict[str, Any] | None = None,
     ) -> Cell:
         backbone, table = where
-        name = label.replace(" ", "-").replace("+", "-")
+        name = re.sub("[ +]", "-", label)
         changes = {"selector": selector, "embedding": {"kind": table, **(embedding or {})}}
         try:
             run = self._comparison.run
@@ -228,4 +230,8 @@ def _applicable(own: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
             return False
         return True
 
-    return own if valid(own) else {key: value for key, value in own.items() if valid({key: value})}
+    if valid(own):
+        return own
+    # Some need another one, as random_counts needs choice.
+    pairs = {key: [{key: value, other: own[other]} for other in own] for key, value in own.items()}
+    return {key: value for key, value in own.items() if any(valid(pair) for pair in pairs[key])}

@@ -24,7 +24,7 @@ from ctr.dataset.store import Dataset
 from ctr.errors import ConfigError, CtrError
 from ctr.evaluation.margins import ASSUMED_AUC, ASSUMED_CORRELATION, provable_margin
 from ctr.jobs.cell_pool import processes, train_cells
-from ctr.jobs.cells import Grid
+from ctr.jobs.cells import Cell, Grid
 from ctr.jobs.comparison_config import Comparison, load_comparison
 from ctr.jobs.comparison_document import build_document, points_table
 from ctr.jobs.comparison_scores import scored_rows, sealed_scores
@@ -117,7 +117,7 @@ def compare(
             facts["walk_forward"] = walk_document(
                 walk.config, settings, scored, of_windows, comparison.compare.max_auc_loss
             )
-        facts["ship"] = _shipped(ship, choice.chosen) if ship and choice.chosen else None
+        facts["ship"] = _shipped(ship, choice.chosen, comparison, cells) if ship and choice.chosen else None
         finish(
             folder, entries, rows, choice, comparison.compare.max_auc_loss, comparison.compare.budget, facts
         )
@@ -285,11 +285,18 @@ def _facts(
     }
 
 
-def _shipped(command: str, chosen: Setting) -> str:
+def _shipped(command: str, chosen: Setting, comparison: Comparison, cells: Sequence[Cell]) -> str:
     """The command that trains, evaluates and exports the chosen set as a run of its own."""
-    changes = [f"selector.kind={chosen.label}", f"backbone.kind={chosen.backbone}"]
-    changes += [f"embedding.kind={chosen.embedding}"]
+    chooser = comparison.grid.choosers()[chosen.label]
+    changes = [f"selector.{key}={value}" for key, value in chooser.items()]
+    changes += [f"backbone.kind={chosen.backbone}", f"embedding.kind={chosen.embedding}"]
     changes += [f"selector.ratio={chosen.size:g}"] if chosen.size is not None else []
+    place = ("selector", chosen.label, chosen.backbone, chosen.embedding)
+    cell = next(c for c in cells if (c.role, c.label, c.config.backbone.kind, c.embedding) == place)
+    # What the file states and the chosen set cannot have, such as the counts of a random choice, is taken back.
+    for section in ("selector", "backbone", "embedding"):
+        stated, own = (getattr(config, section).model_fields_set for config in (comparison.run, cell.config))
+        changes += [f"{section}.{key}=" for key in sorted(stated - own)]
     return " ".join([command, *(f"--set {change}" for change in changes)])
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from ctr.config import (
     BackboneConfig,
@@ -35,6 +35,7 @@ from ctr.settings import Strict, as_text, check, load_toml
 
 Alternative = Literal["dim", "min_count", "unified", "int8"]
 UNSIZED = ("none", "all", "optinter")  # selectors that keep every feature: sizes do not apply
+PAIRED = ("optinter", "optfs+optinter")  # selectors that choose how pairs of fields interact
 
 
 def _known(what: str, kinds: Sequence[str]) -> Any:
@@ -59,22 +60,42 @@ def _kinds(model: type[Strict]) -> list[str]:
 
 
 SELECTORS = [kind for kind in _kinds(SelectorConfig) if kind != "none"]
+CHOICES = list(get_args(SelectorConfig.model_fields["choice"].annotation))
 Names = Annotated[list[str], Field(min_length=1)]
 
 
 class Grid(Strict):
     """Every combination of these is trained; keep-all beside them, once for each backbone, embedding and seed.
 
-    sizes: shares of the vocabulary values to keep. backbones, embeddings: unset, those of the run.
+    sizes: shares of the vocabulary values to keep. choices: how pairs of fields are chosen (`selector.choice`); unset,
+    as the run says. backbones, embeddings: unset, those of the run.
     """
 
     selectors: Annotated[Names, _known("selector", SELECTORS)]
+    choices: Annotated[Names, _known("choice", CHOICES)] | None = None
     sizes: Annotated[list[Share], Field(min_length=1), AfterValidator(_different)] = [0.5, 0.2, 0.1]
     seeds: Annotated[
         list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1), AfterValidator(_different)
     ] = [0, 1, 2]
     backbones: Annotated[Names, _known("backbone", _kinds(BackboneConfig))] | None = None
     embeddings: Annotated[Names, _known("embedding", _kinds(Embedding))] | None = None
+
+    @model_validator(mode="after")
+    def _choices_apply(self) -> "Grid":
+        if self.choices is not None and not set(self.selectors) & set(PAIRED):
+            kinds, found = (" and ".join(f'"{kind}"' for kind in own) for own in (PAIRED, self.selectors))
+            raise ValueError(f"choices are of selectors that choose pairs, {kinds}; found {found} alone")
+        return self
+
+    def choosers(self) -> dict[str, dict[str, str]]:
+        """What is compared, by name: the settings of the selector. Each choice of pairs has a name of its own."""
+        found: dict[str, dict[str, str]] = {}
+        for kind in self.selectors:
+            if self.choices is None or kind not in PAIRED:
+                found[kind] = {"kind": kind}
+            else:
+                found |= {f"{kind} {choice}": {"kind": kind, "choice": choice} for choice in self.choices}
+        return found
 
 
 class Rules(Strict):
@@ -158,6 +179,15 @@ class Comparison(Strict):
     grid: Grid
     compare: Rules = Rules()
     walk_forward: WalkForward | None = None
+
+    @model_validator(mode="after")
+    def _drawn_in_stated_numbers(self) -> "Comparison":
+        if "random" in (self.grid.choices or []) and self.run.selector.random_counts is None:
+            raise ValueError(
+                'grid.choices: "random" needs run.selector.random_counts = [memorized, factorized], beside '
+                'run.selector.choice = "random"; found none'
+            )
+        return self
 
     @field_validator("name")
     @classmethod

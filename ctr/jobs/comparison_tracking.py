@@ -20,6 +20,7 @@ from ctr.tracking import OFF, Job, Tracker, UnsentError, resend
 from ctr.unsent import UNSENT
 
 _STATE = "mlflow.json"
+_SIZES = ("kept", "bundle_bytes", "memorized", "factorized", "cross_rows")
 _SETTING = ("role", "label", "size", "backbone", "embedding", "seed", "chosen", "source")
 
 
@@ -106,7 +107,7 @@ def _walked(job: Job, walk: Mapping[str, Any]) -> None:
 
 def _rows(document: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
     """The table of the MLflow page: a row for each setting."""
-    columns = ["setting", "backbone", "embedding", "kept", "bundle_bytes", "valid_auc", "test_auc"]
+    columns = ["setting", "backbone", "embedding", *_SIZES, "valid_auc", "test_auc"]
     columns += ["minus_keep_all", "low", "high", "low_corrected", "high_corrected", "verdict"]
     rows = []
     for each in document["settings"]:
@@ -123,7 +124,7 @@ def _rows(document: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
                 difference["sentence"],
             ]
         aucs = [each[part]["auc"]["mean"] for part in ("valid", "test")]
-        sizes = [each["kept"], each["bundle_bytes"]]
+        sizes = [each.get(key) for key in _SIZES]  # what was judged by an earlier version counts no pairs
         rows.append([setting_words(each), each["backbone"], each["embedding"], *sizes, *aucs, *bounds])
     return columns, rows
 

@@ -48,6 +48,16 @@ class Entry:
         return sum(kept > 0 for kept in self.facts["fields"].values())
 
     @property
+    def pairs(self) -> dict[str, int | None]:
+        """How many pairs of fields are memorized and factorized, and the rows of crosses; None where none were chosen.
+
+        Cells and runs of before pairs were counted do not say.
+        """
+        methods = self.facts.get("pairs") or {}
+        found = {"memorized": methods.get("memorize"), "factorized": methods.get("factorize")}
+        return {**found, "cross_rows": self.facts.get("cross_rows")}
+
+    @property
     def stored_bytes(self) -> int:
         """Of the bundle where it is known, else of all weights."""
         return int(self.facts["bundle_bytes"] or self.facts["bytes"])

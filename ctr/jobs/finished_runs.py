@@ -1,5 +1,6 @@
 """Finished runs as the entries of a comparison, whatever trained them: only their scored rows must be the same."""
 
+import hashlib
 import json
 import re
 import tomllib
@@ -11,10 +12,19 @@ import numpy as np
 import polars as pl
 
 from ctr.errors import ConfigError, CtrError, DataError, nearest
+from ctr.jobs.comparison_config import PAIRED, UNSIZED
 from ctr.jobs.entries import Entry, Rows, Setting, judged, keep_all_of
 from ctr.tracking import fetch_run, run_folder
 
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
+_NO_NAME = {
+    "kind",
+    "ratio",
+    "penalty",
+    "referees",
+    "compare_dropped_reads",
+}  # sizes, and what the set is beside
+_LONGEST = 40  # characters of a setting that is told as it is
 
 
 class FinishedRuns:
@@ -103,6 +113,8 @@ class FinishedRuns:
                 "cost": report["feature_set"]["cost"],
                 "groups": report["feature_set"]["groups"],
                 "bundle_bytes": report["bundle"]["bytes"],
+                "cross_rows": report["selected"].get("cross_rows"),
+                "pairs": report["feature_set"].get("interactions"),
                 "seconds": {stage: report["seconds"][stage] or 0.0 for stage in stages},
                 **_weights_and_valid(report, "selected", total),
             }
@@ -113,28 +125,40 @@ class FinishedRuns:
     def _setting(self, number: int) -> Setting:
         report, selector = self.reports[number], self._configs[number].get("selector", {})
         asked = selector.get("ratio")
-        size = None if report["selected"] is None else round(report["feature_set"]["ratio"], 3)
+        unsized = report["selected"] is None or report["selector"] in UNSIZED
+        size = None if unsized else round(report["feature_set"]["ratio"], 3)
         return Setting(
             "selector",
-            report["selector"],
+            self._chooser(number),
             float(asked[0]) if asked else size,
             self._named(number, "backbone"),
             self._named(number, "embedding"),
         )
 
+    def _chooser(self, number: int) -> str:
+        """The kind of selector, with what its runs differ in: first, as in a grid, how pairs were chosen."""
+        kind = str(self.reports[number]["selector"])
+        if kind not in ("optfs", *PAIRED):
+            return kind  # the others search nothing, and are compared by size alone
+        own, alike = self._configs[number].get("selector", {}), self._alike(number, "selector")
+        choices = {other.get("choice") for other in alike}
+        alike = [other for other in alike if other.get("choice") == own.get("choice")]
+        name = f"{kind} {own['choice']}" if len(choices) > 1 and "choice" in own else kind
+        return ", ".join([name, *_differing(own, alike, _NO_NAME)])
+
     def _named(self, number: int, section: str) -> str:
         """The kind, with the settings in which runs of that kind differ."""
         own = self._configs[number].get(section, {})
         kind = str(own.get("kind", self.reports[number][section]))
-        alike = [
+        return ", ".join([kind, *_differing(own, self._alike(number, section), {"kind"})])
+
+    def _alike(self, number: int, section: str) -> list[dict[str, Any]]:
+        """That section of all runs of the same kind in it."""
+        return [
             config.get(section, {})
             for config, report in zip(self._configs, self.reports, strict=True)
             if report[section] == self.reports[number][section]
         ]
-        differing = sorted(
-            key for key in own if any(other.get(key) != own[key] for other in alike) and key != "kind"
-        )
-        return ", ".join([kind, *(f"{key} {own[key]}" for key in differing)])
 
     def _require_equal_budgets(self) -> None:
         first = self._configs[0].get("training", {})
@@ -146,6 +170,20 @@ class FinishedRuns:
                         f'runs "{self.folders[0]}" and "{folder}" were not trained alike: training.{key} is '
                         f"{first.get(key)!r} and {own.get(key)!r}; a comparison needs equal budgets"
                     )
+
+
+def _differing(own: dict[str, Any], alike: Sequence[dict[str, Any]], without: set[str]) -> list[str]:
+    """The settings that others have otherwise, by name."""
+    keys = sorted(key for key in own if any(other.get(key) != own[key] for other in alike))
+    return [f"{key} {_short(own[key])}" for key in keys if key not in without]
+
+
+def _short(value: Any) -> str:
+    """A setting as it is; a long list by its length and a digest."""
+    text = str(value)
+    if not isinstance(value, list) or len(text) <= _LONGEST:
+        return text
+    return f"{len(value)} ({hashlib.sha256(text.encode()).hexdigest()[:6]})"
 
 
 def _weights_and_valid(report: dict[str, Any], model: str, total: int) -> dict[str, Any]:

@@ -166,6 +166,8 @@ def _measure(cell: Cell, models: list[Model], dataset: Dataset, device: torch.de
                 "parameters": model.parameters,
                 "bytes": model.bytes[0],
                 "table_bytes": model.bytes[1],
+                "cross_rows": model.cross_rows,
+                "pairs": counts["interactions"],
                 "bundle_bytes": _bundle_bytes(cell.config, model, dataset, device),
                 "valid": {"auc": found["auc"], "logloss": found["logloss"]},
                 "seconds": {"search": search, "train": sum(look.seconds for look in model.history)},

@@ -17,6 +17,7 @@ from ctr.errors import ConfigError, CtrError, DataError, nearest
 from ctr.evaluation.intervals import Interval, auc_difference
 from ctr.jobs.finished_runs import require_same_rows, test_scores
 from ctr.report.set_difference import byte_change, interval_words
+from ctr.serving.manifest import MANIFEST, broken, modelled_pairs, read_manifest
 
 _KEY = ["field", "role", "value"]
 _EXPECTED = "a feature set, a run or a bundle"
@@ -162,7 +163,7 @@ def _of_run(path: Path) -> Side:
         return _of_set(path, path / "feature_set", report)
     whole = _of_bundle(path, path / "bundle")
     sizes = (report["baseline"]["table_bytes"], report["bundle"]["bytes"])
-    return Side(path, whole.kept, None, {}, *sizes, _used(path, "baseline"))
+    return Side(path, whole.kept, None, whole.pairs, *sizes, _used(path, "baseline"))
 
 
 def _used(path: Path, column: str) -> pl.DataFrame:
@@ -175,9 +176,13 @@ def _of_bundle(path: Path, folder: Path) -> Side:
     except (OSError, pl.exceptions.PolarsError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f'"{folder / "vocabulary.parquet"}": no readable vocabulary: {reason}') from None
+    try:
+        pairs = modelled_pairs(read_manifest(folder).model_dump())
+    except ValueError as error:
+        raise broken(folder, f'"{MANIFEST}": {error}') from None
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     none = pl.lit(None, pl.Int64).alias("count")
-    return Side(path, found.with_columns(none), None, {}, None, size, None)
+    return Side(path, found.with_columns(none), None, pairs, None, size, None)
 
 
 def facts(found: SetDifference) -> dict[str, str | None]:

@@ -156,7 +156,10 @@ class Walk:
         rules = self._comparison.compare.model_copy(update={"alternatives": []})
         found = []
         for (label, backbone, embedding), own in sizes.items():
-            changes = {"selectors": [label], "backbones": [backbone], "embeddings": [embedding]}
+            chooser = self._comparison.grid.choosers()[label]
+            choices = [chooser["choice"]] if "choice" in chooser else None
+            changes = {"selectors": [chooser["kind"]], "choices": choices}
+            changes |= {"backbones": [backbone], "embeddings": [embedding]}
             grid = self._comparison.grid.model_copy(update={**changes, **({"sizes": own} if own else {})})
             found.append(self._comparison.model_copy(update={"grid": grid, "compare": rules}))
         return found

@@ -8,6 +8,7 @@ from ctr.report.tables import Cell, Table
 from ctr.report.units import count, decimal, duration, known, share, signed, size
 
 Document = Mapping[str, Any]
+_PAIRS = {"memorized": "pairs memorized", "factorized": "factorized", "cross_rows": "rows of crosses"}
 
 
 def settings_table(document: Document) -> Table:
@@ -20,7 +21,8 @@ def settings_table(document: Document) -> Table:
                 _name(each, document, chosen),
                 number(each["kept"], count),
                 number(each["ratio"], share),
-                number(each["fields_kept"], lambda value: f"{value:g}" if value % 1 == 0 else f"{value:.1f}"),
+                number(each["fields_kept"], _mean_count),
+                *([number(each[key], _mean_count) for key in _PAIRS] if _chose_pairs(document) else []),
                 number(each["parameters"], count),
                 number(each["table_bytes"], size),
                 number(each["bundle_bytes"], size),
@@ -32,7 +34,14 @@ def settings_table(document: Document) -> Table:
                 number(each["seconds"], duration),
             ]
         )
-    columns = ["setting", "values kept", "share", "fields", "parameters", "tables", "bundle"]
+    columns = [
+        "setting",
+        "values kept",
+        "share",
+        "fields",
+        *(_PAIRS.values() if _chose_pairs(document) else []),
+    ]
+    columns += ["parameters", "tables", "bundle"]
     columns += ["cost"] if _costs(document) else []
     columns += ["valid AUC", "test AUC", "valid log loss", "test log loss", "training"]
     caption = (
@@ -238,6 +247,14 @@ def _seeds(document: Document) -> str:
 
 def _several(document: Document) -> bool:
     return len({(each["backbone"], each["embedding"]) for each in document["settings"]}) > 1
+
+
+def _mean_count(value: float) -> str:
+    return count(value) if value % 1 == 0 else f"{value:,.1f}"
+
+
+def _chose_pairs(document: Document) -> bool:
+    return any(known(each["memorized"]) for each in document["settings"])
 
 
 def _costs(document: Document) -> bool:

@@ -94,6 +94,12 @@ def _draw(figure: "Figure", names: list[str], pairs: list[Mapping[str, Any]], na
     axes.set_yticks(ticks, [names[tick][:14] for tick in ticks], color=INK)
 
 
+def strongest(shown: int, in_use: int) -> str:
+    """How many of the pairs in use are listed."""
+    told = f"{count(shown)} of {count(in_use)} pairs in use"
+    return f"{told}, the strongest" if shown < in_use else told
+
+
 def pairs_table(report: Report) -> Table | None:
     """The pairs that were switched off, those that pay most first."""
     found = pick(report, "interactions", "switched_off")
@@ -113,9 +119,10 @@ def pairs_table(report: Report) -> Table | None:
             ]
         )
     rows_of_valid = count(pick(report, "interactions", "valid_rows"))
+    in_use = sum(pair["method"] != "naive" for pair in pick(report, "interactions", "pairs"))
     caption = (
         f"AUC that {rows_of_valid} rows of valid lose when a pair has the same vector for every row (paired 95 "
-        f"% interval); "
-        "the strongest pairs in use. Valid also chose the number of steps: this ranks pairs, the verdict is on test."
+        f"% interval); {strongest(len(found), in_use)}. Valid also chose the number of steps: this ranks pairs, the "
+        "verdict is on test."
     )
     return Table("pairs", caption, ["pair", "method", "strength", "AUC lost (95 %)", "pays"], rows)

@@ -16,13 +16,15 @@ from ctr.report.collisions import collisions_table
 from ctr.report.headline import verdict
 from ctr.report.log_facts import join_fact, log_facts
 from ctr.report.looks import reads_fact
-from ctr.report.pairs import pairs_table
+from ctr.report.pairs import pairs_table, strongest
 from ctr.report.shadow import shadow_sentence
 from ctr.report.terminal import fact_sheet, heading, ruled_table, setting_text, settings_text, shortened
 from ctr.report.units import ABSENT, Report, count, decimal, known, pick, share, signed, size
+from ctr.serving.manifest import modelled_pairs
 
 _TOP = 15  # features listed
 _WORST = 10  # fields whose collisions are listed
+_PAIRS = 40  # pairs listed; as many as a run switches off
 _PARTS = ("train", "valid", "test")
 
 
@@ -117,13 +119,26 @@ def feature_set(folder: Path, content: Mapping[str, Any]) -> RenderableType:
     shown += [_strongest(features)] if features is not None else []
     pairs = folder / "interactions.parquet"
     if pairs.is_file():
-        methods = _parquet(pairs).group_by("method").len().sort("method")
+        found = _parquet(pairs)
+        methods = found.group_by("method").len().sort("method")
         shown.append(
             ruled_table(
                 ["interaction", "pairs"], [[method, count(number)] for method, number in methods.rows()]
             )
         )
+        shown += _strongest_pairs(found)
     return Group(*shown)
+
+
+def _strongest_pairs(pairs: pl.DataFrame) -> list[Table]:
+    """The pairs in use, by how much their method leads; none where all are naive."""
+    used = pairs.filter(pl.col("method") != "naive").sort("strength", descending=True, maintain_order=True)
+    lines = [
+        [f"{row['field_a']} x {row['field_b']}", row["method"], decimal(row["strength"], 2)]
+        for row in used.head(_PAIRS).iter_rows(named=True)
+    ]
+    title, columns = strongest(len(lines), used.height), ["pair", "method", "strength"]
+    return [ruled_table(columns, lines, left=("method",), title=title)] if lines else []
 
 
 def _kept(counts: Mapping[str, Any]) -> str:
@@ -242,6 +257,7 @@ def bundle(folder: Path, manifest: Mapping[str, Any]) -> RenderableType:
         shown.append(ruled_table(["part", *measures], lines))
     fields = tables.fields_table({"feature_set": counts}, None)
     shown += [_of(fields)] if fields else []
+    shown += _modelled_pairs(manifest)
     listed = [[path.relative_to(folder).as_posix(), size(number)] for path, number in files.items()]
     return Group(*shown, ruled_table(["file", "size"], listed))
 
@@ -249,6 +265,17 @@ def bundle(folder: Path, manifest: Mapping[str, Any]) -> RenderableType:
 def _pair_counts(pairs: Mapping[str, Any]) -> str:
     memorized, factorized = count(len(pairs["memorized"])), count(len(pairs["factorized"]))
     return f"{memorized} pairs memorized in {count(pairs['cross_rows'] - 1)} rows, {factorized} factorized"
+
+
+def _modelled_pairs(manifest: Mapping[str, Any]) -> list[Table]:
+    """The pairs that a bundle models, those with most rows first: how strong they were it does not hold."""
+    costs = (manifest.get("costs") or {}).get("pairs") or []
+    rows = {tuple(entry["fields"]): entry["rows"] for entry in costs}
+    found = sorted(modelled_pairs(manifest).items(), key=lambda pair: -(rows.get(pair[0]) or 0))
+    lines = [[" x ".join(pair), method, count(rows.get(pair))] for pair, method in found[:_PAIRS]]
+    title = f"{count(len(lines))} of {count(len(found))} pairs in use"
+    columns = ["pair", "method", "rows of crosses"]
+    return [ruled_table(columns, lines, left=("method",), title=title)] if lines else []
 
 
 def _kept_values(entry: Mapping[str, Any] | None) -> str | None:

@@ -305,6 +305,25 @@ class Manifest(Strict):
         return (*ALWAYS, *own, *graph, *described, *((CROSSES,) if self.crosses else ()))
 
 
+def modelled_pairs(content: Mapping[str, Any]) -> dict[tuple[str, str], str]:
+    """The method of each pair of fields that a network models, memorized ones first, by what its manifest says.
+
+    Raises:
+        ValueError: a pair is none of the fields.
+    """
+    pairs = (content.get("architecture") or {}).get("pairs")
+    if not pairs:
+        return {}
+    # The architecture numbers the fields that have one value a row; lists are none of them.
+    names = [entry["name"] for entry in content["fields"] if entry["kind"] != "list"]
+    found = [("memorize", *pair) for pair in pairs["memorized"]]
+    found += [("factorize", *pair) for pair in pairs["factorized"]]
+    for slot in (slot for _, *pair in found for slot in pair):
+        if not 0 <= slot < len(names):
+            raise ValueError(f"pairs: expected slots from 0 to {len(names) - 1}, found {slot}")
+    return {(names[one], names[other]): method for method, one, other in found}
+
+
 def broken(folder: Path, found: str) -> DataError:
     """The error of a bundle that is not as it was written."""
     return DataError(f'bundle "{folder}": {found}; export or copy the bundle again')

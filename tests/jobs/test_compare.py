@@ -2,6 +2,7 @@
 
 import io
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ import pytest
 from rich.console import Console
 
 import ctr.jobs.compare as job
+from ctr.config import load_config
 from ctr.dataset.store import Dataset
 from ctr.errors import ConfigError, CtrError
 from ctr.evaluation import auc_difference
@@ -253,6 +255,49 @@ def test_a_selector_finds_keep_all_of_its_network_and_seed_trained(finished, run
 def test_a_wider_grid_trains_what_is_new_alone(finished, log, runs):
     _, said = run(comparison(log, runs, grid={**GRID, "selectors": ["optfs", "frequency", "random"]}))
     assert "15 cells, 12 of them done" in said
+
+
+def test_optinter_is_compared_with_its_pure_baselines_each_by_its_name(log, runs, tmp_path):
+    """Of three fields one is a list, so there is one pair."""
+    own = {"kind": "optinter", "choice": "random", "random_counts": [1, 0], "epochs": 1, "pair_dim": 2}
+    shared = content(log, runs)["run"] | {"selector": own}
+    choices = ["search", "memorize", "factorize", "naive", "random", "best"]
+    grid = {"selectors": ["optinter"], "choices": choices, "seeds": [0, 1]}
+    config = comparison(log, runs, run=shared, grid=grid, compare={"alternatives": []})
+    path = tmp_path / "run.toml"
+    path.write_text(dump_toml(shared))
+    folder, _ = run(config, ship=f"ctr train {path}")
+    document = job.load_document(folder)
+    found = {each["label"]: each for each in document["settings"]}
+    assert list(found) == ["keep all", *(f"optinter {choice}" for choice in choices)]
+    pairs = {
+        name: (each["memorized"], each["factorized"], each["cross_rows"] == 0) for name, each in found.items()
+    }
+    assert pairs["keep all"] == (None, None, False)
+    assert pairs["optinter memorize"] == pairs["optinter random"] == (1, 0, False)
+    assert pairs["optinter factorize"] == (0, 1, True)
+    assert pairs["optinter naive"] == (0, 0, True)
+    rows = found["optinter memorize"]["cross_rows"]
+    assert 1 < rows <= 30 * 40 + 1
+    more = found["optinter memorize"]["table_bytes"] - found["optinter naive"]["table_bytes"]
+    assert more == rows * 2 * 4
+    table = pl.read_parquet(folder / "comparison.parquet").filter(label="optinter memorize")
+    assert table["cross_rows"].to_list() == [rows, rows]
+    assert table["memorized"].to_list() == [1, 1]
+    # The command that the page gives trains what was chosen: that the run states other counts is taken back.
+    chosen = document["choice"]["chosen"]["label"].removeprefix("optinter ")
+    words = shlex.split(document["ship"])
+    shipped = load_config(path, [word for word in words[3:] if word != "--set"])
+    assert shipped.selector.choice == chosen != "random", "its settings would be those of the file"
+    assert shipped.selector.random_counts is None
+
+
+def test_a_limit_that_a_choice_cannot_meet_is_told(log, tmp_path):
+    own = {"kind": "optinter", "max_cross_bytes": 100, "pair_dim": 2}
+    shared = content(log, tmp_path)["run"] | {"selector": own}
+    grid = {"selectors": ["optinter"], "choices": ["naive", "memorize"], "seeds": [0]}
+    with pytest.raises(ConfigError, match=r"max_cross_bytes = 100 does not hold the 1 pairs"):
+        run(comparison(log, tmp_path, run=shared, grid=grid, compare={"alternatives": []}))
 
 
 def test_one_seed_speaks_about_this_model_only(log, runs):

@@ -67,6 +67,45 @@ def test_all_mistakes_are_reported_together_with_the_nearest_names(tmp_path):
     assert 'compare.jobz: unknown key; the nearest name is "jobs"' in text
 
 
+@pytest.mark.parametrize(
+    ("grid", "selector", "message"),
+    [
+        (
+            {"selectors": ["optfs", "frequency"], "choices": ["memorize"]},
+            {},
+            'grid: choices are of selectors that choose pairs, "optinter" and "optfs+optinter"; found "optfs" and '
+            '"frequency" alone',
+        ),
+        (
+            {"selectors": ["optinter"], "choices": ["memorise"]},
+            {},
+            'grid.choices: "memorise" is no choice; the nearest name is "memorize"',
+        ),
+        (
+            {"selectors": ["optinter"], "choices": ["search", "random"]},
+            {"kind": "optinter"},
+            'grid.choices: "random" needs run.selector.random_counts = [memorized, factorized]',
+        ),
+    ],
+)
+def test_choices_of_pairs_that_cannot_be_compared_are_refused(tmp_path, grid, selector, message):
+    run = content(tmp_path, tmp_path / "runs")["run"] | {"selector": selector}
+    with pytest.raises(ConfigError) as told:
+        load_comparison(write(tmp_path, grid=grid, run=run))
+    assert message in str(told.value)
+    assert "1 mistake" in str(told.value)
+
+
+def test_each_choice_of_pairs_has_a_name_and_other_selectors_have_theirs(tmp_path):
+    grid = {"selectors": ["frequency", "optfs+optinter"], "choices": ["search", "naive"]}
+    found = load_comparison(write(tmp_path, grid=grid)).grid.choosers()
+    assert found == {
+        "frequency": {"kind": "frequency"},
+        "optfs+optinter search": {"kind": "optfs+optinter", "choice": "search"},
+        "optfs+optinter naive": {"kind": "optfs+optinter", "choice": "naive"},
+    }
+
+
 def test_the_configuration_of_a_single_run_is_told_from_a_comparison(tmp_path):
     path = tmp_path / "run.toml"
     path.write_text(dump_toml(content(tmp_path, tmp_path / "runs")["run"]))
@@ -113,3 +152,13 @@ def test_settings_of_pairs_and_of_a_backbone_stay_with_those_that_have_them(tmp_
         run, "cell", "dcnv2", 0, {"selector": {"kind": "optinter"}, "embedding": {"kind": "table"}}
     )
     assert (same.backbone.rank, same.selector.choice, same.selector.pair_dim) == (4, "memorize", 4)
+
+
+@pytest.mark.parametrize("choice", ["search", "memorize", "random"])
+def test_a_choice_has_all_settings_of_the_run_but_those_of_other_choices(tmp_path, choice):
+    own = {"kind": "optinter", "choice": "random", "random_counts": [1, 0], "shadow": 0.0, "pair_dim": 2}
+    run = shared(tmp_path, selector={**own, "sketch_bytes": 900, "cross_bytes": 400})
+    asked = {"selector": {"kind": "optinter", "choice": choice}, "embedding": {"kind": "table"}}
+    found = cell_config(run, "cell", "deepfm", 0, asked).selector
+    assert found.random_counts == ([1, 0] if choice == "random" else None)
+    assert (found.choice, found.pair_dim, found.cross_bytes, found.sketch_bytes) == (choice, 2, 400, 900)

@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
@@ -56,6 +57,13 @@ def test_a_comparison_is_a_parent_run_with_a_table_and_a_nested_run_for_each_mod
         "keep all, deepfm, table, seed 0",
         "frequency at 50 %, deepfm, table, seed 0",
     }
+    table = json.loads(
+        Path(
+            client.download_artifacts(parents[0].info.run_id, "tables/comparison.json", str(tmp_path))
+        ).read_text()
+    )
+    assert {len(row) for row in table["data"]} == {len(table["columns"])}
+    assert {"memorized", "factorized", "cross_rows"} < set(table["columns"])
     kept = next(each for each in nested if "frequency" in each.info.run_name)
     assert kept.data.params["label"] == "frequency"
     assert 0.5 < kept.data.metrics["test_auc"] < 1.0

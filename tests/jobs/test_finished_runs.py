@@ -14,9 +14,11 @@ from ctr.jobs.finished_runs import FinishedRuns
 ROWS = 400
 
 
-def write_run(folder, selector="optfs", *, seed=0, ratio=0.5, labels=None, rows=ROWS, epochs=3, shift=0.0):
+def write_run(
+    folder, selector="optfs", *, seed=0, ratio=0.5, labels=None, rows=ROWS, epochs=3, shift=0.0, settings=""
+):
     """What a run leaves, as far as a comparison reads it; scores that depend on selector and seed alone."""
-    kinds = {"optfs": 1, "frequency": 2, "none": 3}
+    kinds = {"optfs": 1, "frequency": 2, "none": 3, "optinter": 4}
     frame = pl.DataFrame({"row": range(1000, 1000 + rows)}).with_columns(
         (pl.col("row") * 7919 % 3 == 0).cast(pl.UInt8).alias("label")
         if labels is None
@@ -53,7 +55,7 @@ def write_run(folder, selector="optfs", *, seed=0, ratio=0.5, labels=None, rows=
     frame.write_parquet(folder / "scores" / "test.parquet")
     (folder / "report.json").write_text(json.dumps(report))
     (folder / "config.toml").write_text(
-        f'[selector]\nkind = "{selector}"\n[training]\nepochs = {epochs}\n[backbone]\nkind = "deepfm"\n'
+        f'[selector]\nkind = "{selector}"\n{settings}\n[training]\nepochs = {epochs}\n[backbone]\nkind = "deepfm"\n'
     )
     (folder / "feature_set").mkdir()
     return folder
@@ -132,6 +134,58 @@ def test_two_runs_of_one_setting_and_seed_that_differ_are_refused(runs, tmp_path
     other = write_run(tmp_path / "other", "frequency", shift=0.01)
     with pytest.raises(ConfigError, match='both hold "frequency" with seed 0'):
         FinishedRuns([*runs, str(other)]).entries()
+
+
+SEARCHES = {
+    "optinter memorize": 'choice = "memorize"',
+    "optinter search, search_rows held_out": 'choice = "search"\nsearch_rows = "held_out"',
+    "optinter search, search_rows train": 'choice = "search"\nsearch_rows = "train"',
+    "optinter search, max_cross_bytes 900, search_rows held_out": (
+        'choice = "search"\nsearch_rows = "held_out"\nmax_cross_bytes = 900'
+    ),
+}
+
+
+def test_runs_that_chose_pairs_otherwise_are_settings_of_their_own(tmp_path):
+    names = [
+        str(write_run(tmp_path / f"{number}-{seed}", "optinter", seed=seed, shift=number / 100, settings=own))
+        for number, own in enumerate(SEARCHES.values())
+        for seed in range(2)
+    ]
+    found = FinishedRuns(names).entries()
+    labels = [(entry.setting.label, entry.setting.size, entry.seed) for entry in found]
+    assert labels[:2] == [("keep all", None, 0), ("optinter memorize", None, 0)]
+    assert {entry[:2] for entry in labels[1:]} == {("keep all", None), *((label, None) for label in SEARCHES)}
+    assert len(labels) == 10
+
+
+def test_what_runs_do_not_differ_in_has_no_place_in_their_names(tmp_path):
+    own = 'choice = "memorize"\nmax_cross_bytes = 900\nreferees = ["random"]'
+    names = [str(write_run(tmp_path / "one", "optinter", settings=own))]
+    names.append(
+        str(write_run(tmp_path / "two", "optinter", seed=1, settings=own.replace("random", "trial")))
+    )
+    assert {entry.setting.label for entry in FinishedRuns(names).entries()} == {"keep all", "optinter"}
+
+
+def test_long_lists_of_pairs_are_told_apart_by_a_digest(tmp_path):
+    lists = [[["user", f"field_{number}"] for number in range(first, first + 9)] for first in (0, 1)]
+    names = [
+        str(write_run(tmp_path / f"{number}", "optinter", shift=number / 10, settings=f"pairs = {own}"))
+        for number, own in enumerate(lists)
+    ]
+    _, one, two = (entry.setting.label for entry in FinishedRuns(names).entries())
+    assert one.startswith("optinter, pairs 9 (")
+    assert len(one) == len(two)
+    assert one != two
+
+
+def test_frequency_is_found_by_its_name_whatever_its_search_would_have_been(tmp_path):
+    names = [
+        str(write_run(tmp_path / f"{epochs}", "frequency", seed=epochs, settings=f"epochs = {epochs}"))
+        for epochs in (1, 2)
+    ]
+    assert {entry.setting.label for entry in FinishedRuns(names).entries()} == {"keep all", "frequency"}
 
 
 @pytest.mark.parametrize("number", [0, 1])

@@ -20,6 +20,7 @@ from ctr.errors import ConfigError
 from ctr.evaluation.intervals import auc_difference
 from ctr.jobs import models
 from ctr.jobs.pair_facts import interactions as pair_facts
+from ctr.jobs.set_difference import difference
 from ctr.report.show import show
 from ctr.selection import optinter
 from ctr.selection.pair_space import PairSpace
@@ -148,11 +149,15 @@ def test_the_search_memorizes_the_board_and_leaves_noise_alone(configure, log):
     frame = saved.interactions
     assert frame.columns[:6] == ["field_a", "field_b", "method", "memorize", "factorize", "naive"]
     np.testing.assert_allclose(frame.select("memorize", "factorize", "naive").sum_horizontal(), 1.0)
-    show(run)
-    show(run / "feature_set")
-    console = Console(file=io.StringIO(), width=200)
-    console.print(show(run / "bundle"))
-    assert "1 pairs memorized in 101 rows, 0 factorized" in console.file.getvalue()
+    shown = {}
+    for path in (run, run / "feature_set", run / "bundle"):
+        console = Console(file=io.StringIO(), width=200)
+        console.print(show(path))
+        shown[path.name] = " ".join(console.file.getvalue().split())
+    assert all("1 of 1 pairs in use" in text for text in shown.values())
+    assert "1 pairs memorized in 101 rows, 0 factorized" in shown["bundle"]
+    assert "│ column x row │ memorize │ 101 │" in shown["bundle"]
+    assert "│ column x row │ memorize │" in shown["feature_set"]
 
 
 def test_the_published_search_runs_on_the_rows_of_the_weights(configure, log):
@@ -221,7 +226,7 @@ def test_screened_pairs_join_what_optfs_leaves(configure, log):
     assert_scored_as_trained(run, log)
 
 
-def test_the_map_of_pairs_is_a_picture_in_mlflow(configure, monkeypatch, tmp_path):
+def test_pairs_are_a_picture_and_a_table_in_mlflow(configure, monkeypatch, tmp_path):
     mlflow = pytest.importorskip("mlflow")
     from ctr.report import pairs_png
 
@@ -234,11 +239,27 @@ def test_the_map_of_pairs_is_a_picture_in_mlflow(configure, monkeypatch, tmp_pat
     path = Path(client.download_artifacts(run_id, "figures/interactions.png", str(tmp_path)))
     assert path.read_bytes().startswith(b"\x89PNG")
     assert not list(run.glob(".*.png"))
+    path = Path(client.download_artifacts(run_id, "tables/interactions.json", str(tmp_path)))
+    table = json.loads(path.read_text())
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    told = {(row["field_a"], row["field_b"]): row["auc_lost_low"] for row in rows}
+    assert set(told) == set(PAIRS)
+    (lost,) = report_of(run)["interactions"]["switched_off"]
+    assert {pair: low for pair, low in told.items() if low is not None} == {
+        (lost["field_a"], lost["field_b"]): lost["auc_lost"]["low"]
+    }
 
 
 def test_methods_can_be_drawn_in_stated_numbers(configure):
     run = job.train(configure(selector={"choice": "random", "random_counts": [1, 1]}))
     assert sorted(interactions(run).values()) == ["factorize", "memorize", "naive"]
+
+
+def test_a_run_and_its_own_bundle_model_the_same_pairs(configure):
+    run = job.train(configure(selector={"choice": "random", "random_counts": [1, 1]}))
+    found = difference(run, run / "bundle")
+    assert sorted(found.second.pairs.values()) == ["factorize", "memorize"]
+    assert (found.pairs, found.added.height, found.dropped.height) == ((), 0, 0)
 
 
 def test_crosses_under_a_budget_share_its_rows(configure, log):

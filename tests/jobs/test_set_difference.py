@@ -11,6 +11,8 @@ from ctr.dataset.feature_set import FeatureSet
 from ctr.errors import ConfigError, DataError
 from ctr.evaluation import auc_difference
 from ctr.jobs.set_difference import difference, facts
+from ctr.serving.manifest import MANIFEST, render_manifest
+from tests.serving.write_released import RELEASED
 
 COUNTS = {("user", "a"): 60, ("user", "b"): 30, ("user", None): 10, ("tag", "x"): 90, ("tag", "y"): 10}
 
@@ -98,15 +100,46 @@ def test_runs_that_scored_other_rows_are_refused(tmp_path):
         difference(one, two)
 
 
-def test_a_bundle_is_read_by_its_vocabulary(tmp_path):
-    bundle = tmp_path / "bundle"
-    bundle.mkdir()
+def write_bundle(folder, pairs=None):
+    """A vocabulary of two values, and a manifest whose fields are a list, "tag" and "user"."""
+    folder.mkdir()
     rows = {"field": ["user", "tag"], "role": ["value", "value"], "value": ["a", "x"], "id": [1, 2]}
-    pl.DataFrame(rows).write_parquet(bundle / "vocabulary.parquet")
-    (bundle / "weights.safetensors").touch()
-    found = difference(write_set(tmp_path / "one", BEFORE), bundle)
+    pl.DataFrame(rows).write_parquet(folder / "vocabulary.parquet")
+    (folder / "weights.safetensors").touch()
+    manifest = json.loads((RELEASED / "format_3" / "bundle" / MANIFEST).read_text())
+    names = {"words": "list", "tag": "categorical", "user": "categorical"}
+    manifest["fields"] = [
+        manifest["fields"][0] | {"name": name, "kind": kind} for name, kind in names.items()
+    ]
+    layout = {"dim": 8, "cross_rows": 1, "hashed": False, "factor_rows": 1, "shifts": [], "searched": False}
+    manifest["architecture"]["pairs"] = (
+        layout | {"memorized": [], "factorized": [], **pairs} if pairs else None
+    )
+    (folder / MANIFEST).write_text(render_manifest(manifest))
+    return folder
+
+
+def test_a_bundle_is_read_by_its_vocabulary(tmp_path):
+    found = difference(write_set(tmp_path / "one", BEFORE), write_bundle(tmp_path / "bundle"))
     assert found.dropped.select("field", "value").rows() == [("user", "b"), ("tag", "y")]
     assert found.fields.rows() == [("tag", 0, 1, 0.1), ("user", 0, 1, 0.3)]
+
+
+@pytest.mark.parametrize(
+    ("method", "key"), [("memorize", "memorized"), ("factorize", "factorized"), ("naive", None)]
+)
+def test_pairs_of_a_bundle_are_those_that_its_network_models(tmp_path, method, key):
+    bundle = write_bundle(tmp_path / "bundle", {key: [[0, 1]]} if key else None)
+    assert difference(write_set(tmp_path / "one", BEFORE, method), bundle).pairs == ()
+    other = "naive" if key else "memorize"
+    found = difference(bundle, write_set(tmp_path / "two", BEFORE, other))
+    assert found.pairs == (("tag", "user", method, other),)
+
+
+def test_a_bundle_whose_pairs_are_of_no_fields_is_refused(tmp_path):
+    bundle = write_bundle(tmp_path / "bundle", {"memorized": [[0, 2]]})
+    with pytest.raises(DataError, match="pairs: expected slots from 0 to 1, found 2"):
+        difference(bundle, bundle)
 
 
 def test_what_is_no_set_is_named_with_what_was_found(tmp_path):

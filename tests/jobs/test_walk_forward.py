@@ -181,6 +181,17 @@ def test_what_is_done_is_not_read_again(drifting, runs, walked, monkeypatch):
     assert "already done" in said
 
 
+def test_each_choice_of_pairs_walks_under_its_own_name(steady, tmp_path):
+    own = {"backbone": {"kind": "fnn", "hidden": [4]}, "selector": {"kind": "optinter", "pair_dim": 2}}
+    grid = {"selectors": ["optinter"], "choices": ["memorize", "factorize"], "seeds": [0]}
+    walk = {"windows": 2, "sets": "all"}
+    folder, _ = run(walking(steady, tmp_path, run=own, grid=grid, walk_forward=walk))
+    found = job.load_document(folder)["walk_forward"]["sets"]
+    assert [one["label"] for one in found] == ["optinter memorize", "optinter factorize"]
+    aucs = [[point["auc"] for point in one["points"]["anew"]] for one in found]
+    assert all(memorized != factorized for memorized, factorized in zip(*aucs, strict=True))
+
+
 def test_a_log_without_time_is_refused_before_anything_is_trained(steady, tmp_path):
     text = (steady / "schema.toml").read_text()
     text = text.replace('by = "time"', 'by = "random"').replace('column = "time"\n', "")

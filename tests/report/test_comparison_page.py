@@ -108,6 +108,19 @@ def test_every_table_names_its_settings_and_units():
     assert [cell.text for cell in methods.rows[0][1:]] == ["0.40", "3", "user_id x noise <b>", "2", "0", "1"]
 
 
+def test_where_pairs_were_chosen_the_settings_tell_how_many_and_what_they_take():
+    built = document()
+    settings = [
+        {**each, "memorized": 2.5, "factorized": 1.0, "cross_rows": 1203.0} for each in built["settings"]
+    ]
+    settings[0] |= dict.fromkeys(("memorized", "factorized", "cross_rows"))
+    found = tables.settings_table({**built, "settings": settings})
+    assert list(found.columns[4:7]) == ["pairs memorized", "factorized", "rows of crosses"]
+    assert [[cell.text for cell in row[4:7]] for row in found.rows[:2]] == [["-"] * 3, ["2.5", "1", "1,203"]]
+    assert {len(row) for row in found.rows} == {len(found.columns)}
+    assert "rows of crosses" not in tables.settings_table(built).columns
+
+
 def test_one_seed_has_no_spread_and_says_so_everywhere():
     built = document(seeds=(0,))
     assert "(this model only)" in built["verdict"]

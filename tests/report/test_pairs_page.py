@@ -58,6 +58,12 @@ def test_a_pair_pays_where_its_interval_is_above_zero(with_pairs):
         ["a x c<", "factorize", "20.00", "+0.0001 (-0.0010 to +0.0020)", "not shown"],
     ]
     assert "20,000 rows of valid" in table.caption
+    assert "interval); 2 of 2 pairs in use. Valid" in table.caption
+
+
+def test_of_how_many_pairs_in_use_the_strongest_were_switched_off_is_told(with_pairs):
+    with_pairs["interactions"]["switched_off"] = LOST[:1]
+    assert "interval); 1 of 2 pairs in use, the strongest. Valid" in pairs_table(with_pairs).caption
 
 
 def test_all_naive_has_a_map_and_no_table(with_pairs):

@@ -8,6 +8,7 @@ from ctr.dataset.ingest import ingest
 from ctr.dataset.schema import Schema
 from ctr.dataset.store import Dataset
 from ctr.errors import ConfigError, DataError
+from ctr.report import views
 from ctr.report.show import show
 from ctr.settings import check
 
@@ -178,12 +179,61 @@ def test_a_feature_set_shows_kept_values_per_field_and_the_strongest_gates(featu
     assert first.count("│") == 15 * 5
 
 
-def test_a_feature_set_with_interactions_counts_pairs_by_method(feature_set):
-    methods = ["memorize", "naive", "naive"]
-    pl.DataFrame({"field_a": "a", "field_b": "b", "method": methods}).write_parquet(
-        feature_set / "interactions.parquet"
-    )
-    assert _cells(_text(feature_set), "naive") == ["naive", "2"]
+def test_a_feature_set_with_interactions_counts_pairs_by_method_and_lists_the_strongest(
+    feature_set, monkeypatch
+):
+    pairs = [("a", "b", "factorize", 1.5), ("a", "c", "naive", None), ("a", "d", "memorize", 1234.5)]
+    columns = ["field_a", "field_b", "method", "strength"]
+    frame = pl.DataFrame([*pairs, ("b", "c", "naive", -1.0)], schema=columns, orient="row")
+    frame.write_parquet(feature_set / "interactions.parquet")
+    text = _text(feature_set)
+    assert _cells(text, "naive") == ["naive", "2"]
+    assert _cells(text, "a x d") == ["a x d", "memorize", "1234.50"]
+    assert _cells(text, "a x b") == ["a x b", "factorize", "1.50"]
+    assert text.index("2 of 2 pairs in use") < text.index("a x d") < text.index("a x b")
+    assert "a x c" not in text
+    monkeypatch.setattr(views, "_PAIRS", 1)
+    assert "1 of 2 pairs in use, the strongest" in " ".join(_text(feature_set).split())
+    assert "a x b" not in _text(feature_set)
+
+
+def test_a_feature_set_whose_pairs_are_all_naive_lists_none(feature_set):
+    frame = pl.DataFrame({"field_a": ["a"], "field_b": ["b"], "method": ["naive"], "strength": [0.0]})
+    frame.write_parquet(feature_set / "interactions.parquet")
+    assert _cells(_text(feature_set), "naive") == ["naive", "1"]
+    assert "pairs in use" not in _text(feature_set)
+
+
+def test_a_bundle_lists_its_pairs_those_with_most_rows_first(bundle, monkeypatch):
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    kinds = {"user": "categorical", "tags": "list", "price": "numeric", "hour": "categorical"}
+    manifest["fields"] = [{"name": name, "kind": kind} for name, kind in kinds.items()]
+    pairs = {"memorized": [[0, 1], [1, 2]], "factorized": [[0, 2]], "cross_rows": 31}
+    manifest["architecture"] |= {"pairs": pairs}
+    rows = [(["user", "price"], 10), (["price", "hour"], 20), (["user", "hour"], 0)]
+    manifest["costs"] = {"pairs": [{"fields": fields, "rows": number} for fields, number in rows]}
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    text = _text(bundle)
+    lines = [_cells(text, pair) for pair in ("price x hour", "user x price", "user x hour")]
+    assert [line[1:] for line in lines] == [["memorize", "20"], ["memorize", "10"], ["factorize", "0"]]
+    places = [text.index(line[0]) for line in lines]
+    assert places == sorted(places)
+    assert "3 of 3 pairs in use" in text
+    monkeypatch.setattr(views, "_PAIRS", 2)
+    assert "2 of 3 pairs in use" in _text(bundle)
+    assert "user x hour" not in _text(bundle)
+    manifest["costs"] = None  # as before a bundle said what its pairs take
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    assert _cells(_text(bundle), "user x price") == ["user x price", "memorize", "-"]
+
+
+def test_a_bundle_whose_pairs_are_of_no_fields_is_named(bundle):
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["fields"] = [{"name": name, "kind": "categorical"} for name in ("user", "price")]
+    manifest["architecture"] |= {"pairs": {"memorized": [[0, 2]], "factorized": [], "cross_rows": 3}}
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match="expected slots from 0 to 1, found 2"):
+        show(bundle)
 
 
 def test_a_bundle_shows_what_is_kept_its_metrics_and_its_files(bundle):
