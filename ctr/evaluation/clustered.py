@@ -3,7 +3,9 @@
 Rows of one user are alike, so a thousand rows of ten users are less evidence than a thousand rows of a thousand users,
 and intervals that take rows for independent are too narrow. Here whole clusters are drawn again with replacement, each
 with all its rows (Field and Welsh, "Bootstrapping Clustered Data", Journal of the Royal Statistical Society B 2007),
-a Poisson number of times with mean 1; see `ctr.evaluation.bootstrap`.
+a Poisson number of times with mean 1; see `ctr.evaluation.bootstrap`. The bounds are Student's with one degree of
+freedom less than there are clusters: with ten users the normal distribution's would be too narrow (Donald and Lang,
+"Inference with Difference-in-Differences and Other Panel Data", Review of Economics and Statistics 2007).
 """
 
 from collections.abc import Callable
@@ -14,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from ctr.errors import DataError
 from ctr.evaluation.bootstrap import WeightedRanking, draws
-from ctr.evaluation.intervals import Z95, Interval
+from ctr.evaluation.intervals import Interval, quantile
 from ctr.evaluation.metrics import Floats, checked, checked_weights
 
 Codes = npt.NDArray[np.int64]
@@ -45,7 +47,7 @@ def clustered_interval(
     truth, values = checked(labels, scores, "scores")
     mass, codes = _mass(truth, weights), cluster_codes(clusters, len(truth))
     value = WeightedRanking(truth, values).auc
-    return _around(value(mass), _error(truth, mass, codes, value, seed), lowest=0.0, highest=1.0)
+    return _around(value(mass), _half(truth, mass, codes, value, seed), lowest=0.0, highest=1.0)
 
 
 def clustered_difference(
@@ -72,7 +74,7 @@ def clustered_difference(
     def value(drawn: Floats) -> float:
         return after.auc(drawn) - before.auc(drawn)
 
-    return _around(value(mass), _error(truth, mass, codes, value, seed), lowest=-1.0, highest=1.0)
+    return _around(value(mass), _half(truth, mass, codes, value, seed), lowest=-1.0, highest=1.0)
 
 
 def cluster_codes(clusters: ArrayLike, rows: int) -> Codes:
@@ -91,14 +93,17 @@ def _mass(labels: Floats, weights: ArrayLike | None) -> Floats:
     return np.ones(len(labels)) if weights is None else checked_weights(labels, weights)
 
 
-def _error(labels: Floats, mass: Floats, codes: Codes, value: Callable[[Floats], float], seed: int) -> float:
+def _half(labels: Floats, mass: Floats, codes: Codes, value: Callable[[Floats], float], seed: int) -> float:
     there = mass > 0.0
     if min(len(np.unique(codes[there & (labels == label)])) for label in (0.0, 1.0)) < 2:
         return float("inf")
     drawn = np.array([value(weights) for weights in draws(mass, seed, codes)])
     # A draw without one of the classes has no AUC; with so few clusters nothing could be said of it.
-    return float(np.std(drawn[np.isfinite(drawn)], ddof=1))
+    freedom = len(np.unique(codes[there])) - 1
+    # Draws vary less than clusters do, by the share that the mean of few clusters takes up.
+    few = np.sqrt((freedom + 1) / freedom)
+    return quantile(0.025, freedom) * float(few * np.std(drawn[np.isfinite(drawn)], ddof=1))
 
 
-def _around(value: float, error: float, *, lowest: float, highest: float) -> Interval:
-    return Interval(value, max(lowest, value - Z95 * error), min(highest, value + Z95 * error))
+def _around(value: float, half: float, *, lowest: float, highest: float) -> Interval:
+    return Interval(value, max(lowest, value - half), min(highest, value + half))

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ctr.evaluation.intervals import Z95, Interval
+from ctr.evaluation.intervals import Interval, quantile
 from ctr.evaluation.metrics import CLIP, Floats
 
 Codes = npt.NDArray[np.int64]
@@ -202,8 +202,13 @@ class Spread:
         clusters = int(self._there.any(0).sum())
         return float(np.sqrt(clusters / (clusters - 1) * (self._sums @ self._sums)))
 
+    @property
+    def freedom(self) -> int | None:
+        """Degrees of freedom of the error: one less than there are clusters; None where rows are many."""
+        return None if self._there is None else max(1, int(self._there.any(0).sum()) - 1)
 
-def around(value: float, error: float, lowest: float, highest: float) -> Interval:
-    """The 95 % interval of a normal distribution, cut to what the metric can be."""
-    half = Z95 * error
+
+def around(value: float, error: float, lowest: float, highest: float, freedom: int | None = None) -> Interval:
+    """The 95 % interval of a normal, or Student's, distribution, cut to what the metric can be."""
+    half = quantile(0.025, freedom) * error
     return Interval(value, max(lowest, value - half), min(highest, value + half))

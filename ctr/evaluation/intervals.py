@@ -20,6 +20,19 @@ from ctr.evaluation.metrics import Floats, checked, checked_weights
 Z95 = NormalDist().inv_cdf(0.975)
 
 
+def quantile(tail: float, freedom: float | None = None) -> float:
+    """What Student's distribution exceeds with the probability `tail`; the normal one where `freedom` is None.
+
+    Args:
+        freedom: degrees of freedom, from 1; infinitely many are the normal distribution's.
+    """
+    if freedom is None or freedom == float("inf"):
+        return -NormalDist().inv_cdf(tail)
+    from scipy.stats import t
+
+    return float(t.isf(tail, freedom))
+
+
 class Interval(NamedTuple):
     """An estimate with its 95 % bounds."""
 

@@ -92,11 +92,11 @@ def measured(rows: ScoredRows) -> Measured:
         for name in rows.models:
             value = found[metric][name] if defined else math.nan
             error = spread.own[name].error() if defined else math.nan
-            values[name][metric] = around(value, error, 0.0, highest)
+            values[name][metric] = around(value, error, 0.0, highest, spread.own[name].freedom)
         for name in differences:
             change = values[name][metric].value - values[rows.models[0]][metric].value
             error = spread.paired[name].error() if defined else math.nan
-            differences[name][metric] = around(change, error, -highest, highest)
+            differences[name][metric] = around(change, error, -highest, highest, spread.paired[name].freedom)
     for name in rows.models:
         bounds = aucs.gaps[name].bounds() if name in aucs.gaps else (math.nan, math.nan)
         values[name]["ece"] = Interval(aucs.reliability[name].error, *bounds)

@@ -68,7 +68,7 @@ def _pairs(sets: Sequence[FeatureSet]) -> dict[str, Any] | None:
         {pair: number for number, how in enumerate(METHODS) for pair in each.pairs(how)} for each in sets
     ]
     naive = METHODS.index("naive")
-    every = sorted(set().union(*found))
+    every = sorted(set().union(*found))  # what could have been chosen, most of it naive
     methods = np.array([[own.get(pair, naive) for pair in every] for own in found])
     modelled = methods != naive
     if not modelled.any():
@@ -80,7 +80,7 @@ def _pairs(sets: Sequence[FeatureSet]) -> dict[str, Any] | None:
     ]
     told.sort(key=lambda pair: max(int(pair[how]) for how in METHODS))  # those least agreed on first
     return {
-        **_indices(modelled[:, modelled.any(0)]),
+        **_indices(modelled),
         "methods": agreement(methods),
         "changing": len(told),
         "changing_named": told[:_NAMED],

@@ -92,7 +92,7 @@ def stability_plot(document: Mapping[str, Any]) -> Plot | None:
 
     parts = [f"{_stable_name(e)} {decimal(e['features']['nogueira']['value'], 2)}" for e in found]
     caption = (
-        "Nogueira's index of the features kept, with its 95 % interval; with few runs that is a rough guide."
+        "Nogueira's index of the features kept, with its 95 % interval; of two runs that is all it can be."
     )
     height = 60 + _ROW * len(found)
     return plot(

@@ -2,6 +2,8 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import ttest_1samp
 
 from ctr.evaluation import auc_difference
@@ -68,6 +70,54 @@ def coverage(seeds, repetitions, rows=400, **kind):
 )
 def test_the_interval_covers_the_true_difference_in_93_to_97_percent_of_500_repetitions(seeds, kind):
     assert 0.93 <= coverage(seeds, 500, **kind) <= 0.97
+
+
+@pytest.mark.parametrize("main", [0.0, 0.03, 0.05, 0.1, 0.3])
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_it_covers_as_often_where_only_seeds_tell_the_models_apart(seeds, main):
+    random, covered = np.random.default_rng(1), 0
+    for _ in range(500):
+        labels = (random.random(400) < 0.2).astype(int)
+        labels[:4] = [0, 1, 0, 1]
+        common = random.normal(size=400)
+        first, second = (
+            [
+                common + 0.3 * random.normal(size=400) + labels * (1 + main * random.normal())
+                for _ in range(seeds)
+            ]
+            for _ in range(2)
+        )
+        low, high = paired_difference(influences(labels, second), influences(labels, first)).interval()[1:]
+        covered += low <= 0.0 <= high
+    assert 0.93 <= covered / 500 <= 0.97
+
+
+@pytest.mark.parametrize("clusters", [3, 5, 10, 30])
+def test_with_few_clusters_the_bounds_are_students(clusters):
+    random, covered = np.random.default_rng(2), 0
+    for _ in range(400):
+        rows = np.repeat(random.normal(size=clusters), 4) / clusters / 4
+        numbers = np.repeat(np.arange(clusters), 4)
+        # The mean of the clusters' effects, whose truth is 0.
+        found = Influence(float(rows.sum()), rows - rows.mean())
+        low, high = paired_difference([found], [Influence(0.0, np.zeros(4 * clusters))], numbers).interval()[
+            1:
+        ]
+        covered += low <= 0.0 <= high
+    assert 0.92 <= covered / 400 <= 0.98
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    value=st.floats(-1e-3, 1e-3) | st.floats(-1e-15, 1e-15),
+    rows=st.floats(0.0, 1e-3) | st.just(1e-30),
+    excess=st.none() | st.floats(-1e-4, 1e-3),
+    interplay=st.floats(0.0, 1e-3),
+    clusters=st.none() | st.integers(2, 40),
+)
+def test_there_is_a_p_value_of_any_difference(value, rows, excess, interplay, clusters):
+    found = Difference(value, (value,) * 3, rows, excess, 2, interplay, clusters)
+    assert 0.0 < found.p_value <= 1.0
 
 
 def test_two_copies_of_one_model_differ_by_exactly_zero():

@@ -1,14 +1,20 @@
 import numpy as np
 import pytest
+from scipy.stats import t as student
 
 from ctr.evaluation.stability import agreement, coin_flips, jaccard, nogueira
-from tests.reference.stability import nogueira as slow_nogueira
+from tests.reference import stability as reference
 
 
 @pytest.mark.parametrize(("runs", "things", "share"), [(2, 5, 0.5), (3, 40, 0.2), (12, 7, 0.8)])
-def test_the_index_and_its_interval_are_those_of_the_paper(runs, things, share):
+def test_the_index_is_that_of_the_paper_and_its_interval_the_jackknifes(runs, things, share):
     choices = np.random.default_rng(runs).random((runs, things)) < share
-    assert nogueira(choices) == pytest.approx(slow_nogueira(choices.tolist()), abs=1e-12)
+    value, low, high = nogueira(choices)
+    assert value == pytest.approx(reference.nogueira(choices.tolist()), abs=1e-12)
+    if runs > 2:
+        half = student.isf(0.025, runs - 1) * reference.jackknife_error(choices.tolist())
+        assert low == pytest.approx(max(value - half, -1 / (runs - 1)), abs=1e-12)
+        assert high == pytest.approx(min(value + half, 1.0), abs=1e-12)
 
 
 def test_equal_choices_are_perfectly_stable_and_drawn_ones_not_at_all():
@@ -18,12 +24,19 @@ def test_equal_choices_are_perfectly_stable_and_drawn_ones_not_at_all():
     assert low < 0.0 < high
 
 
-def test_the_interval_of_the_index_covers_what_many_more_runs_would_give():
+@pytest.mark.parametrize("runs", [3, 5, 10, 30])
+def test_the_interval_of_the_index_covers_what_many_more_runs_would_give(runs):
     random = np.random.default_rng(1)
-    chances = random.random(60)
+    chances = random.beta(0.3, 0.6, 500)  # most things are chosen nearly always, or nearly never
     truth = 1.0 - (chances * (1 - chances)).mean() / (chances.mean() * (1 - chances.mean()))
-    found = [nogueira(random.random((30, 60)) < chances) for _ in range(200)]
-    assert 0.88 < np.mean([low <= truth <= high for _, low, high in found]) < 0.99
+    found = [nogueira(random.random((runs, 500)) < chances) for _ in range(300)]
+    assert np.mean([low <= truth <= high for _, low, high in found]) > 0.92
+
+
+def test_two_runs_tell_nothing_of_how_much_runs_vary():
+    value, low, high = nogueira(np.random.default_rng(1).random((2, 50)) < 0.5)
+    assert (low, high) == (-1.0, 1.0)
+    assert low < value < high
 
 
 @pytest.mark.parametrize("choices", [np.ones((3, 4), bool), np.zeros((3, 4), bool), np.ones((1, 4), bool)])
