@@ -20,6 +20,7 @@ from ctr.jobs.score_file import HeldRows, ScoreFile, exact_rows_for
 from ctr.report.units import shown_window
 
 Progress = Callable[[str], None]
+FEW_CLUSTERS = 30
 _DRAWN_ROWS = (
     1_000_000  # up to which clusters are drawn again; above, their influences are as good and much faster
 )
@@ -54,7 +55,7 @@ def evaluation_report(
     found = measured(rows)
     if isinstance(rows, HeldRows) and settings.cluster is not None and scores.rows <= _DRAWN_ROWS:
         found = _drawn(found, rows, settings.seed)
-    exact = isinstance(rows, HeldRows)
+    exact, clusters = isinstance(rows, HeldRows), rows.clusters
     del rows
     overall = _entry(found)
     served = _served(file, scores, len(names))
@@ -96,7 +97,7 @@ def evaluation_report(
             "intervals": f"clustered by {settings.cluster}" if settings.cluster else "rows",
             "group_by": settings.group_by,
         },
-        "warnings": _warnings(logs, scores, overall["models"]),
+        "warnings": [*_warnings(logs, scores, overall["models"]), *_few(settings.cluster, clusters)],
     }
     report["guardrails"] = judged(settings.bounds, report)
     return report
@@ -195,6 +196,15 @@ def _warnings(
     if scores.excluded:
         found.append(f"{scores.excluded:,} rows break a model's schema and are left out for all models")
     return found
+
+
+def _few(key: str | None, clusters: int | None) -> list[str]:
+    if key is None or clusters is None or clusters >= FEW_CLUSTERS:
+        return []
+    return [
+        f'"{key}" has {clusters} values: as evidence the log is {clusters} observations, and intervals of so few '
+        "are wide and only roughly right"
+    ]
 
 
 def _diagram(found: Reliability) -> list[dict[str, float]]:

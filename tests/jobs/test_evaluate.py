@@ -205,6 +205,13 @@ def test_clusters_of_rows_that_are_alike_widen_the_interval(finished, tmp_path):
     assert width() < 0.6 * width(cluster="request")
 
 
+def test_few_clusters_are_warned_of(finished):
+    shops = pl.read_parquet(finished.folder / "test.parquet")["shop"].n_unique()
+    assert shops < 30
+    (warning,) = both(finished, cluster="shop")["warnings"]
+    assert f'"shop" has {shops} values' in warning
+
+
 def test_rows_from_the_time_of_training_are_warned_of(finished):
     report = evaluated([finished.champion], [finished.folder / "log.parquet"])
     train = json.loads((finished.champion / "report.json").read_text())["dataset"]["rows"]["train"]
