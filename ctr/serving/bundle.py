@@ -237,10 +237,20 @@ class Bundle:
         return frame
 
     def golden(self) -> pl.DataFrame:
-        """Raw rows with the probability they had at export, null where a row broke the schema."""
+        """Raw rows with the probability they had at export, null where a row broke the schema.
+
+        Raises:
+            DataError: not even one has a probability, or one has none from 0 to 1.
+        """
         frame = self._parquet(GOLDEN)
         if frame.schema.get(GOLDEN_PROBABILITY) != pl.Float64:
             raise broken(self.folder, f'"{GOLDEN}": expected a column "{GOLDEN_PROBABILITY}" of type Float64')
+        there = frame[GOLDEN_PROBABILITY].drop_nulls()
+        if there.is_empty():
+            raise broken(self.folder, f'"{GOLDEN}": expected at least one row with a probability, found none')
+        wrong = there.filter(~there.is_between(0.0, 1.0))
+        if len(wrong):
+            raise broken(self.folder, f'"{GOLDEN}": expected probabilities from 0 to 1, found {wrong[0]:g}')
         return frame
 
     def _check_size(self, name: str) -> None:

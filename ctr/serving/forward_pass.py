@@ -1,8 +1,8 @@
 """What a bundle scores encoded rows with: a graph in ONNX Runtime, or, before bundles had one, PyTorch."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,13 @@ from ctr.serving.bundle import Bundle
 from ctr.serving.manifest import broken, first_line
 from ctr.serving.rows import EncodedRows
 
-ForwardPass = Callable[[EncodedRows], npt.NDArray[np.float64]]
+
+class ForwardPass(Protocol):
+    """Click probabilities (B,) of encoded rows. most_rows: how many it should be given at once."""
+
+    most_rows: int
+
+    def __call__(self, rows: EncodedRows) -> npt.NDArray[np.float64]: ...
 
 
 def forward_pass(
@@ -41,6 +47,8 @@ def forward_pass(
         )
     try:
         if manifest.network is not None:
+            if manifest.architecture["fields"] != len(manifest.fields):
+                raise ValueError(f"expected {len(manifest.fields)} fields, found {manifest.architecture['fields']}")
             from ctr.serving.session import Session
 
             return Session(

@@ -2,79 +2,113 @@
 
 A graph that is not ours can at worst be refused. It is data, and what makes it compute is a short list of operators: no
 loop, no branch, no function, nothing of another domain. Its weights are stretches of the bundle's own file, as that
-file's header has them. And how much memory it takes is found without running it, by inferring every shape: for one
-row and for many, no tensor may be larger than so many numbers a row.
+file's header has them. And what it takes is found without running it (`ctr.serving.graph_shapes`), and held against
+what networks of so many fields take, whose tables and dense layers are those of the file: nodes, numbers, and
+multiplications of matrices.
 
 Shapes: B rows, L list values.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any, NamedTuple, Self
 
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import TensorProto
+from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
+from ctr.serving.graph_shapes import OPERATORS
+from ctr.serving.graph_sizes import Known, Size
+from ctr.serving.storage import SCALE, TABLES
 from ctr.serving.stored_graph import Stretch
 
-OPERATORS = frozenset(  # those of `ctr.serving.operators` and of `ctr.serving.stored_graph`
-    {
-        *(
-            "Add",
-            "And",
-            "BatchNormalization",
-            "Cast",
-            "Clip",
-            "Concat",
-            "ConstantOfShape",
-            "Div",
-            "Equal",
-            "Expand",
-        ),
-        *(
-            "Gather",
-            "GatherElements",
-            "Gemm",
-            "Greater",
-            "Identity",
-            "LayerNormalization",
-            "MatMul",
-            "Mod",
-            "Mul",
-        ),
-        *(
-            "Not",
-            "ReduceMax",
-            "ReduceSum",
-            "Relu",
-            "Reshape",
-            "ScatterElements",
-            "ScatterND",
-            "Shape",
-            "Sigmoid",
-        ),
-        *("Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where"),
-    }
-)
 _LARGEST_GRAPH = 16 << 20  # bytes; the graphs of networks with hundreds of fields have less than one
-_NODES = 20_000
-_PER_ROW = 1 << 22  # numbers of one tensor
-_MANY = 1000  # rows, and list values
+_LARGEST = 1 << 24  # numbers for one row, of all tensors together
+_TYPES = {  # of inputs, and of what a graph holds itself, with bytes of a number
+    TensorProto.FLOAT: 4,
+    TensorProto.DOUBLE: 8,
+    TensorProto.INT64: 8,
+    TensorProto.BOOL: 1,
+}
+_ATTRIBUTES = {
+    "epsilon": AttributeProto.FLOAT,
+    "perm": AttributeProto.INTS,
+    "reduction": AttributeProto.STRING,
+    "value": AttributeProto.TENSOR,
+}  # all others are whole numbers
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How large a network is, as the files of a bundle have it.
+
+    fields: F. width: V, of a field's vector. tensors: how many there are. dense: numbers of all that are no tables.
+    outputs: of them, rows of numbers that are multiplied by the same.
+    """
+
+    fields: int
+    width: int
+    tensors: int
+    dense: int
+    outputs: int
+
+    @classmethod
+    def of(cls, fields: int, lookups: int, weights: Mapping[str, Stretch]) -> Self:
+        """Of a network of so many fields, whose table rows are put together from up to so many lookups."""
+        ends = {f"{table}.weight{end}" for table in TABLES for end in ("", SCALE)}
+        tables = [own.shape for name, own in weights.items() if name in ends]
+        others = [own.shape for name, own in weights.items() if name not in ends]
+        return cls(
+            fields,
+            max((shape[-1] for shape in tables if shape), default=1) * lookups,
+            len(weights),
+            sum(prod(shape) for shape in others),
+            sum(prod(shape[:-1]) for shape in others),
+        )
+
+    @property
+    def nodes(self) -> int:
+        """The most nodes that a graph may have."""
+        return 500 + 40 * self.fields + 20 * self.tensors
+
+    @property
+    def numbers(self) -> Size:
+        """The most numbers of all tensors together: about ten times what networks have."""
+        row = 10 * self.fields**2 * self.width + 100 * (self.fields * self.width + self.outputs) + 1000
+        return Size(10 * (self.dense + self.fields) + 10_000, min(row, _LARGEST), 100 * self.width + 1000)
+
+    @property
+    def products(self) -> Size:
+        """The most multiplications of matrices: each weight is used a few times for a row, each two fields once."""
+        pairs = 4 * self.fields * self.width * (self.fields + self.width)
+        return Size(0, 3 * self.dense + min(pairs, _LARGEST), 3 * self.dense)
+
+
+class Checked(NamedTuple):
+    """A graph, and how many numbers its tensors have together."""
+
+    graph: onnx.GraphProto
+    numbers: Size
 
 
 def checked_graph(
     content: bytes,
     weights: Mapping[str, Stretch],
     location: str,
-    inputs: Sequence[str],
+    inputs: Mapping[str, str],
     outputs: Sequence[str],
-) -> onnx.ModelProto:
+    extent: Extent,
+) -> Checked:
     """The graph that a file holds.
 
     Args:
         content: of the file.
         weights: where the tensors of the bundle are.
         location: name of the file that holds them.
-        inputs, outputs: names of those that the graph must have.
+        inputs: what the graph must read, by name, and the axis of each: "B" or "L".
+        outputs: names of those that it must have.
+        extent: of the network.
 
     Raises:
         ValueError: it may not be run; says why, in one line.
@@ -85,87 +119,107 @@ def checked_graph(
         model = onnx.load_model_from_string(content)
     except DecodeError as error:
         raise ValueError(f"it is no ONNX graph: {error}") from None
-    _check_operators(model)
-    _check_weights(model.graph, weights, location)
-    for words, found, expected in (
-        ("inputs", [each.name for each in model.graph.input], inputs),
-        ("outputs", [each.name for each in model.graph.output], outputs),
-    ):
-        if found != list(expected):
-            raise ValueError(f"expected the {words} {', '.join(expected)}, found {', '.join(found)}")
-    _check_sizes(model)
-    return model
-
-
-def _check_operators(model: onnx.ModelProto) -> None:
     if model.functions or model.training_info or [each.domain for each in model.opset_import] != [""]:
         raise ValueError("expected operators of ONNX alone")
-    if len(model.graph.node) > _NODES:
-        raise ValueError(f"expected at most {_NODES} operators, found {len(model.graph.node)}")
-    for node in model.graph.node:
+    graph = model.graph
+    if model.metadata_props or graph.value_info or graph.quantization_annotation or graph.sparse_initializer:
+        raise ValueError("it holds more than a network")
+    for words, found, expected in (
+        ("inputs", [each.name for each in graph.input], list(inputs)),
+        ("outputs", [each.name for each in graph.output], list(outputs)),
+    ):
+        if found != expected:
+            raise ValueError(f"expected the {words} {', '.join(expected)}, found {', '.join(found)}")
+    if len(graph.node) > extent.nodes:
+        raise ValueError(f"expected at most {extent.nodes} operators, found {len(graph.node)}")
+    known = {each.name: _given(each, inputs[each.name]) for each in graph.input}
+    known |= {each.name: _held(each, weights, location) for each in graph.initializer}
+    if len(known) != len(graph.input) + len(graph.initializer):
+        raise ValueError("expected inputs and constants of different names")
+    return Checked(graph, _checked_nodes(graph, known, extent))
+
+
+def _checked_nodes(graph: onnx.GraphProto, known: dict[str, Known], extent: Extent) -> Size:
+    """How many numbers all nodes give together.
+
+    Raises:
+        ValueError: they are more than those of a network, or a node is none of one.
+    """
+    numbers = products = Size()
+    for node in graph.node:
         if node.domain or node.op_type not in OPERATORS:
             raise ValueError(f'the operator "{node.op_type}" is none of a network')
-        if any(each.type not in _PLAIN or each.ref_attr_name for each in node.attribute):
-            raise ValueError(f'the operator "{node.op_type}" has an attribute that no network needs')
+        (name, *more) = node.output or [""]
+        if more or not name or name in known:
+            raise ValueError(f'"{name}": expected one output with a name of its own')
+        try:
+            missing = [each for each in node.input if each not in known]
+            if missing:
+                raise ValueError(f'reads "{missing[0]}", which nothing before it gives')
+            found = OPERATORS[node.op_type]([known[each] for each in node.input], _attributes(node))
+            numbers = numbers.plus(found.tensor.numbers)
+            products = products.plus(found.products)
+        except ValueError as error:
+            raise ValueError(f'"{name}", the operator "{node.op_type}", {error}') from None
+        for what, size, most in (
+            ("numbers", numbers, extent.numbers),
+            ("multiplications", products, extent.products),
+        ):
+            if any(own > limit for own, limit in zip(size, most, strict=True)):
+                raise ValueError(f'with "{name}" it has more {what} than a network of {extent.fields} fields')
+        known[name] = found.tensor
+    for each in graph.output:
+        if each.name not in known or known[each.name].shape != (Size(0, 1),):
+            raise ValueError(f'"{each.name}": expected one number for each row')
+    return numbers
 
 
-_PLAIN = {  # kinds of attributes: no graphs
-    onnx.AttributeProto.FLOAT,
-    onnx.AttributeProto.INT,
-    onnx.AttributeProto.INTS,
-    onnx.AttributeProto.STRING,
-    onnx.AttributeProto.TENSOR,
-}
-
-
-def _check_weights(graph: onnx.GraphProto, weights: Mapping[str, Stretch], location: str) -> None:
-    if graph.sparse_initializer:
-        raise ValueError("a sparse tensor is none of a network")
-    tensors = [(each, each.name) for each in graph.initializer]
-    tensors += [(attribute.t, "") for node in graph.node for attribute in node.attribute]
-    for tensor, name in tensors:
-        if tensor.data_location != TensorProto.EXTERNAL and not tensor.external_data:
-            continue  # a constant, no larger than the file
-        places = {each.key: each.value for each in tensor.external_data}
-        own = weights.get(name)
-        if own is None or (tensor.data_type, tuple(tensor.dims)) != (own.type, own.shape):
-            raise ValueError(f'"{location}" holds no such tensor as "{name}"')
-        expected = {"location": location, "offset": str(own.offset), "length": str(own.length)}
-        if places != expected:
-            raise ValueError(f'"{name}": expected its data at {expected}, found {places}')
-
-
-def _check_sizes(model: onnx.ModelProto) -> None:
-    small, large = _sizes(model, 1), _sizes(model, _MANY)
-    for name, size in small.items():
-        if size > _PER_ROW or large.get(name, 0) > _MANY * max(size, 1):
-            raise ValueError(f'"{name}" would have more than {_PER_ROW} numbers for each row')
-
-
-def _sizes(model: onnx.ModelProto, rows: int) -> dict[str, int]:
-    """How many numbers every computed tensor has, for so many rows and as many list values."""
-    stated = onnx.ModelProto()
-    stated.CopyFrom(model)
-    del stated.graph.value_info[:]
-    for each in stated.graph.input:
-        for dim in each.type.tensor_type.shape.dim:
-            if dim.WhichOneof("value") != "dim_value":
-                dim.dim_value = rows
-    for each in stated.graph.output:
-        each.type.tensor_type.ClearField("shape")
-    try:
-        inferred = onnx.shape_inference.infer_shapes(stated, strict_mode=True, data_prop=True).graph
-    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
-        raise ValueError(f"its shapes do not fit: {' '.join(str(error).split())}") from None
+def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
     found = {}
-    for each in (*inferred.value_info, *inferred.output):
-        size = 1
-        for dim in each.type.tensor_type.shape.dim:
-            if dim.WhichOneof("value") != "dim_value":
-                raise ValueError(f'the shape of "{each.name}" does not follow from the rows')
-            size *= dim.dim_value
-        found[each.name] = size
-    missing = {name for node in inferred.node for name in node.output if name} - found.keys()
-    if missing:
-        raise ValueError(f'the shape of "{min(missing)}" does not follow from the rows')
+    for each in node.attribute:
+        if each.type != _ATTRIBUTES.get(each.name, AttributeProto.INT) or each.ref_attr_name or each.name in found:
+            raise ValueError(f'has an attribute "{each.name}" that no network needs')
+        found[each.name] = helper.get_attribute_value(each)
+        if each.name == "value":
+            _constant(each.t)
     return found
+
+
+def _given(value: onnx.ValueInfoProto, axis: str) -> Known:
+    """An input: its first axis is that of rows, or of list values."""
+    tensor = value.type.tensor_type
+    first, *others = tensor.shape.dim or [None]
+    if first is None or first.dim_param != axis or any(each.WhichOneof("value") != "dim_value" for each in others):
+        raise ValueError(f'the input "{value.name}": expected an axis {axis}, and numbers for the others')
+    if tensor.elem_type not in _TYPES or any(each.dim_value < 0 for each in others):
+        raise ValueError(f'the input "{value.name}" has a type or shape that no input has')
+    rows = Size(0, 1, 0) if axis == "B" else Size(0, 0, 1)
+    return Known(tensor.elem_type, (rows, *(Size(each.dim_value) for each in others)))
+
+
+def _held(tensor: TensorProto, weights: Mapping[str, Stretch], location: str) -> Known:
+    """A weight, in the bundle's file; or a constant, in the graph itself."""
+    if tensor.data_location != TensorProto.EXTERNAL and not tensor.external_data:
+        return _constant(tensor)
+    places = {each.key: each.value for each in tensor.external_data}
+    own = weights.get(tensor.name)
+    if own is None or (tensor.data_type, tuple(tensor.dims)) != (own.type, own.shape):
+        raise ValueError(f'"{location}" holds no such tensor as "{tensor.name}"')
+    expected = {"location": location, "offset": str(own.offset), "length": str(own.length)}
+    if places != expected or tensor.data_location != TensorProto.EXTERNAL:
+        raise ValueError(f'"{tensor.name}": expected its data at {expected}, found {places}')
+    return Known.of(own.type, own.shape)
+
+
+def _constant(tensor: TensorProto) -> Known:
+    """A tensor that the graph holds, as it says.
+
+    Raises:
+        ValueError: it holds more or less.
+    """
+    size = _TYPES.get(tensor.data_type)
+    if tensor.external_data or size is None or min(tensor.dims, default=0) < 0:
+        raise ValueError(f'"{tensor.name}": has a type or place that no constant has')
+    if len(tensor.raw_data) != prod(tensor.dims) * size:
+        raise ValueError(f'"{tensor.name}": expected {prod(tensor.dims)} numbers, found others')
+    return Known.of(tensor.data_type, tensor.dims, numpy_helper.to_array(tensor))

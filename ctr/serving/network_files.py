@@ -15,11 +15,9 @@ from ctr.errors import CtrError
 from ctr.network.network import Architecture, Network
 from ctr.serving import manifest as parts
 from ctr.serving.graph import LOG_KEEP_RATE, GraphInput, network_graph
-from ctr.serving.rows import EncodedRows
+from ctr.serving.rows import PER_VALUE, EncodedRows
 from ctr.serving.storage import Dtype, restored, stored
 from ctr.serving.stored_graph import stored_graph, stretches
-
-_PER_VALUE = ("list_ids", "list_slots", "list_places")  # arrays over list values, all others are over rows
 
 
 def write_network(
@@ -80,14 +78,14 @@ def _inputs(rows: EncodedRows, architecture: Architecture) -> list[GraphInput]:
     """The arrays that the network reads: `rows` without lists that are not there, and rows of crosses."""
     arrays: dict[str, npt.NDArray[Any] | None] = rows._asdict()
     if not architecture.pooling:
-        arrays |= dict.fromkeys((*_PER_VALUE, "list_lengths"))
+        arrays |= dict.fromkeys((*PER_VALUE, "list_lengths"))
     if architecture.pairs is not None and architecture.pairs.memorized:
         arrays["cross_rows"] = np.zeros((1, len(architecture.pairs.memorized)), np.int64)
     return [
         GraphInput(
             name,
             torch.from_numpy(array[:0]).dtype,
-            "L" if name in _PER_VALUE else "B",
+            "L" if name in PER_VALUE else "B",
             array.shape[1:],
         )
         for name, array in arrays.items()

@@ -13,6 +13,8 @@ import polars as pl
 from ctr.dataset.field_spec import FieldSpec
 from ctr.dataset.placed import PlacedFeatures, PlacedKeys
 
+PER_VALUE = ("list_ids", "list_slots", "list_places")  # arrays over list values, all others are over rows
+
 
 class EncodedRows(NamedTuple):
     """What a network reads of some rows, as NumPy arrays; see `ctr.network.embeddings.Inputs`.

@@ -42,7 +42,7 @@ class Scorer:
 
     Args:
         bundle: a bundle or its folder.
-        batch_size: rows in one pass through the network; memory grows with it, results do not change.
+        batch_size: most rows in one pass through the network; memory grows with it, results do not change.
 
     encoder, reader: from prepared rows to ids, and from these to places in the table (None where ids are rows of it).
 
@@ -93,6 +93,7 @@ class Scorer:
         weights = self.bundle.weights()
         self.reader = self.bundle.reader(vocabulary, weights)
         self._forward = forward_pass(self.bundle, weights, self.bundle.crosses(vocabulary))
+        self._batch_size = min(self._batch_size, self._forward.most_rows)
         by_cell = reads_columns(schema, manifest)
         self._requests = RequestScorer(
             self.columns,

@@ -14,13 +14,15 @@ import onnxruntime
 from ctr.dataset.cross_rows import CrossRows
 from ctr.dataset.crosses import CrossKeys
 from ctr.errors import out_of_memory
-from ctr.serving.graph_check import checked_graph
+from ctr.serving.graph_check import Extent, checked_graph
 from ctr.serving.manifest import GRAPH, OUTPUTS, WEIGHTS, broken
-from ctr.serving.rows import EncodedRows
+from ctr.serving.rows import PER_VALUE, EncodedRows
 from ctr.serving.storage import SCALE, TABLES
-from ctr.serving.stored_graph import stretches
+from ctr.serving.stored_graph import Stretch, stretches
 
 _SILENT = 4  # ONNX Runtime prints nothing: what goes wrong is raised
+_AT_ONCE = 1 << 27  # numbers of all tensors of one run together; few of them are there at the same time
+_LOOKUPS = 16  # the most that a configuration may ask for
 Tensors = Mapping[str, npt.NDArray[Any]]
 
 
@@ -37,6 +39,8 @@ class Session:
         crosses: by which those of memorized pairs are found, where there are such pairs.
         threads: for one operator; None for as many as the machine has cores.
 
+    most_rows: how many it should be given at once, so that a wide network does not take any memory.
+
     Raises:
         ValueError: graph, weights and architecture do not fit, or are not those of a network.
     """
@@ -51,9 +55,12 @@ class Session:
         threads: int | None = None,
     ) -> None:
         content = (folder / GRAPH).read_bytes()
-        graph = checked_graph(content, stretches(folder / WEIGHTS), WEIGHTS, inputs, OUTPUTS).graph
+        stored = stretches(folder / WEIGHTS)
+        axes = {name: "L" if name in PER_VALUE else "B" for name in inputs}
+        graph, numbers = checked_graph(content, stored, WEIGHTS, axes, OUTPUTS, _extent(architecture, stored))
         _check_tables(weights, architecture)
         self._folder = folder
+        self.most_rows = max(1, _AT_ONCE // numbers.rows)
         self._inputs, self._crosses = tuple(inputs), _cross_rows(crosses, architecture)
         # ONNX Runtime reads these arrays where they are, as long as it runs.
         self._weights = [weights[each.name] for each in graph.initializer if each.external_data]
@@ -88,6 +95,9 @@ class Session:
                 told = broken(self._folder, f"its network cannot score these rows: {told}")
             raise told from None
         probabilities: npt.NDArray[np.float64] = found
+        wrong = (probabilities < 0.0) | (probabilities > 1.0)
+        if wrong.any():
+            raise broken(self._folder, f"its network gave a probability of {probabilities[wrong][0]:g}")
         return probabilities
 
 
@@ -100,6 +110,12 @@ def _refused(error: Exception) -> Exception:
     if out_of_memory(error) or "Failed to allocate memory" in said:
         return MemoryError(said)
     return ValueError(said) if type(error).__module__.startswith("onnxruntime") else error
+
+
+def _extent(architecture: Mapping[str, Any], stored: Mapping[str, Stretch]) -> Extent:
+    """How large the network is; a composition puts a vector together from several rows of a table."""
+    lookups = [architecture["lookups"], *(number for _, number in architecture["odd_lookups"])]
+    return Extent.of(architecture["fields"], min(max(lookups), _LOOKUPS), stored)
 
 
 def _check_tables(weights: Tensors, architecture: Mapping[str, Any]) -> None:

@@ -10,6 +10,9 @@ from ctr.serving.scorer import Scorer
 from tests.serving.test_bundle import resign
 
 
+ZERO = numpy_helper.from_array(helper.np.zeros(1, "float32"))
+
+
 def node(*args, **keys):
     return lambda model: model.graph.node.append(helper.make_node(*args, **keys))
 
@@ -47,7 +50,7 @@ def stray(model):
 def huge(*sizes):
     def change(model):
         model.graph.initializer.append(numpy_helper.from_array(helper.np.array(sizes, "int64"), "sizes"))
-        model.graph.node.append(helper.make_node("ConstantOfShape", ["sizes"], ["huge"]))
+        model.graph.node.append(helper.make_node("ConstantOfShape", ["sizes"], ["huge"], value=ZERO))
 
     return change
 
@@ -57,13 +60,13 @@ def squared(model):
         [
             helper.make_node("Shape", ["ids"], ["b"], start=0, end=1),
             helper.make_node("Concat", ["b", "b"], ["bb"], axis=0),
-            helper.make_node("ConstantOfShape", ["bb"], ["square"]),
+            helper.make_node("ConstantOfShape", ["bb"], ["square"], value=ZERO),
         ]
     )
 
 
 def unknown(model):
-    model.graph.node.append(helper.make_node("ConstantOfShape", ["list_ids"], ["any"]))
+    model.graph.node.append(helper.make_node("ConstantOfShape", ["list_ids"], ["any"], value=ZERO))
 
 
 def renamed(model):
@@ -74,8 +77,31 @@ def renamed(model):
     model.graph.input[0].name = "other"
 
 
+def reduced(model):
+    model.graph.initializer.append(numpy_helper.from_array(helper.np.array([0]), "rows"))
+    model.graph.node.append(helper.make_node("ReduceSum", ["values", "rows"], ["x"], keepdims=0))
+
+
+def hollow(model):
+    model.graph.initializer.append(TensorProto(name="hollow", data_type=TensorProto.FLOAT, dims=[10**6, 10**6]))
+
+
+def noted(model):
+    model.metadata_props.add(key="ort_config", value="{}")
+
+
 LIES = {
     "a loop": (node("Loop", ["", ""], ["x"]), 'the operator "Loop" is none of a network'),
+    "an attribute of another type": (node("Relu", ["ids"], ["x"], axis=0.5), 'has an attribute "axis"'),
+    "an attribute too many": (node("Relu", ["ids"], ["x"], axis=1), "expected none, found axis"),
+    "an input too many": (node("Relu", ["ids", "ids"], ["x"]), '"x", the operator "Relu", has 2 inputs'),
+    "two outputs": (node("Relu", ["ids"], ["x", "y"]), '"x": expected one output with a name of its own'),
+    "an output that is there": (node("Relu", ["ids"], ["ids"]), '"ids": expected one output'),
+    "an input from nowhere": (node("Relu", ["later"], ["x"]), 'reads "later", which nothing before it gives'),
+    "a sum of rows": (reduced, '"x", the operator "ReduceSum", takes rows together'),
+    "a constant without content": (hollow, '"hollow": expected 1000000000000 numbers, found others'),
+    "types that do not fit": (node("Add", ["ids", "values"], ["x"]), "inputs whose types do not fit"),
+    "a note of another tool": (noted, "it holds more than a network"),
     "a branch": (branch, 'the operator "If" is none of a network'),
     "another domain": (node("Relu", ["ids"], ["x"], domain="com.microsoft"), "none of a network"),
     "a function": (function, "expected operators of ONNX alone"),
@@ -86,15 +112,15 @@ LIES = {
     "more data": (elsewhere("length", "99999999"), "expected its data at"),
     "more rows": (taller, 'holds no such tensor as "table.weight"'),
     "a stray tensor": (stray, 'holds no such tensor as "more"'),
-    "a huge tensor": (huge(10**6, 10**6), '"huge" would have more than'),
-    "a tensor without end": (huge(2**62, 2**62), "numbers for each row|shapes do not fit"),
-    "a square of rows": (squared, '"square" would have more than'),
-    "a shape from data": (unknown, 'the shape of "any" does not follow from the rows'),
+    "a huge tensor": (huge(10**6, 10**6), 'with "huge" it has more numbers than a network of'),
+    "a tensor without end": (huge(2**62, 2**62), 'with "huge" it has more numbers than a network of'),
+    "a square of rows": (squared, '"square", the operator "ConstantOfShape", grows faster than the rows'),
+    "a shape from data": (unknown, '"any", .* has a shape that does not follow from the rows'),
     "another input": (renamed, "expected the inputs ids, "),
     "an output less": (lambda model: model.graph.output.pop(), "expected the outputs logit, probability"),
     "shapes that do not fit": (
         node("MatMul", ["table.weight", "table.weight"], ["x"]),
-        "its shapes do not fit",
+        '"x", the operator "MatMul", has inputs whose shapes do not fit',
     ),
 }
 
