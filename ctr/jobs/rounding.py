@@ -11,6 +11,9 @@ from ctr.dataset.store import Part
 from ctr.errors import CtrError
 from ctr.evaluation.metrics import measure
 from ctr.jobs.models import Model
+from ctr.serving.storage import Dtype
+
+_USUAL: dict[Dtype, float] = {"float16": 0.001, "int8": 0.05}  # the largest change of a probability
 
 
 def rounding(model: Model, valid: Part, device: torch.device) -> dict[str, float] | None:
@@ -41,8 +44,11 @@ def require_small(found: Mapping[str, float] | None, settings: Export) -> None:
             f'export.dtype = "{settings.dtype}" lowers AUC on valid by {lost:.6f}, from {found["float32_auc"]:.6f} to '
             f"{found['auc']:.6f}; export.max_auc_loss allows {settings.max_auc_loss:g}; {advice}"
         )
-    if found["largest_change"] > settings.max_probability_change:
+    allowed = settings.max_probability_change
+    if allowed is None:
+        allowed = _USUAL[settings.dtype]
+    if found["largest_change"] > allowed:
         raise CtrError(
             f'export.dtype = "{settings.dtype}" changes a probability on valid by {found["largest_change"]:.6f}; '
-            f"export.max_probability_change allows {settings.max_probability_change:g}; {advice}"
+            f"export.max_probability_change allows {allowed:g}; {advice}"
         )

@@ -21,7 +21,9 @@ from ctr.network.network import Network, build
 from ctr.selection.pair_space import cross_index
 from ctr.serving.bundle import Bundle
 from ctr.serving.forward import probabilities, read_architecture
+from ctr.serving.network_files import as_stored
 from ctr.serving.rows import encoded_rows
+from ctr.serving.storage import Dtype
 from ctr.settings import check, load_toml
 from ctr.training.checkpoint import load_checkpoint
 
@@ -31,12 +33,16 @@ Floats = npt.NDArray[np.float64]
 class TrainingPath:
     """Scores raw rows as training read them: the dataset's vocabulary, the network of the checkpoint, PyTorch.
 
+    Weights are rounded as the bundle stores them: what that changes is told beside, not allowed for.
+
     Where pairs are memorized, which crosses have a row is taken from the bundle; all else is the run's own.
 
     Args:
         run: the folder of the finished run that made the bundle.
         bundle: the bundle.
         columns: of the rows that will come.
+
+    dtype: in which the bundle stores weights.
 
     Raises:
         ConfigError: the folder is no finished run, is not the one that made the bundle, or its dataset is gone.
@@ -59,25 +65,34 @@ class TrainingPath:
         vocabulary = None if dataset.hashed else whole
         self._encoder = Encoder(dataset.schema, dataset.manifest["fields"], vocabulary, layout.fields)
         self._reader = layout.reader
-        self._network = _network(run / "checkpoints" / name / "best", bundle)
+        self._exact = _network(run / "checkpoints" / name / "best", bundle)
+        self.dtype: Dtype = bundle.manifest.network.dtype if bundle.manifest.network else "float32"
+        self._stored = as_stored(self._exact, self.dtype)
 
     @property
     def columns(self) -> list[str]:
         """The raw columns that are read."""
         return self._preparation.raw_columns
 
-    def score(self, chunk: Chunk, first: int) -> Floats:
-        """Probabilities (chunk.count,), NaN where a row breaks the schema.
+    def score(self, chunk: Chunk, first: int) -> tuple[Floats, Floats]:
+        """Probabilities (chunk.count,) with the weights that are stored, and with those that were trained.
+
+        They are NaN where a row breaks the schema.
 
         Args:
             chunk: rows, personal cells replaced. first: number, in its file, of the chunk's first row.
         """
         prepared = self._preparation(chunk)
         rows = encoded_rows(self._encoder.encode(prepared.frame), self._encoder.fields, self._reader)
-        result = np.full(prepared.count, np.nan)
-        result[prepared.rows - first] = probabilities(self._network, rows, self._keep_rate)
-        result[prepared.bad["row"].to_numpy() - 1 - first] = np.nan
-        return result
+
+        def scores(network: Network) -> Floats:
+            result = np.full(prepared.count, np.nan)
+            result[prepared.rows - first] = probabilities(network, rows, self._keep_rate)
+            result[prepared.bad["row"].to_numpy() - 1 - first] = np.nan
+            return result
+
+        stored = scores(self._stored)
+        return stored, stored if self._stored is self._exact else scores(self._exact)
 
 
 def _config(run: Path) -> Config:

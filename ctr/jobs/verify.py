@@ -1,5 +1,6 @@
 """`ctr verify`: proof that a bundle is as it was exported, and scores as in training, and as a server's log says."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,16 +14,17 @@ from ctr.dataset.reading import Chunk, chunks, column_names
 from ctr.errors import ConfigError, CtrError, ThresholdError
 from ctr.jobs.logged_rows import PROBABILITY, differences, logged_columns
 from ctr.jobs.training_path import TrainingPath
+from ctr.serving.bundle import Bundle
+from ctr.serving.encoding_file import describe_encoding
 from ctr.serving.golden_pairs import mismatches
-from ctr.serving.manifest import PAIRS, Manifest, broken
+from ctr.serving.manifest import DESCRIBED, ENCODING, PAIRS, SCHEMA, broken
 from ctr.serving.reading_keys import reading_keys
 from ctr.serving.scorer import Scorer
 
 Floats = npt.NDArray[np.float64]
 Tell = Callable[[str], None]
 
-_EXACT = 1e-6  # probabilities of float32 weights
-_HALF = 1e-3  # of float16 ones
+_EXACT = 1e-6  # the same weights, whatever they are stored as
 _LOGGED = 1e-5  # another runtime rounds otherwise, whatever the weights are
 _ALONE = 20  # rows of a file that are also scored one by one
 
@@ -46,6 +48,7 @@ def verify(
     scorer = Scorer(bundle)
     tell(f"{len(scorer.bundle.manifest.files)} files are as they were exported")
     tell(f"{scorer.bundle.golden().height} golden rows have their probabilities")
+    _verify_description(scorer.bundle, tell)
     _verify_pairs(scorer, tell)
     run = run or (bundle.parent if file is not None and (bundle.parent / "checkpoints").is_dir() else None)
     if run is not None and file is None:
@@ -56,13 +59,21 @@ def verify(
         _verify_log(scorer, log, tell)
 
 
-def tolerance(manifest: Manifest) -> float:
-    """By how much probabilities of a bundle may differ from those of the training path, which computes in float32."""
-    if manifest.network is None or manifest.network.dtype == "float32":
-        return _EXACT
-    if manifest.network.dtype == "float16" or manifest.rounding is None:
-        return _HALF
-    return manifest.rounding.largest_change + _EXACT
+def _verify_description(bundle: Bundle, tell: Tell) -> None:
+    """Make sure that other languages are told what this one does.
+
+    Raises:
+        DataError: "encoding.json" is not what follows from schema and manifest.
+    """
+    manifest = bundle.manifest
+    if manifest.format_version < DESCRIBED:
+        return
+    entries = [entry.model_dump() for entry in manifest.fields]
+    personal = [field.name for field in manifest.personal.fields] if manifest.personal else []
+    expected = describe_encoding(bundle.schema, entries, manifest.encoding, personal)
+    if bundle.encoding() != json.loads(json.dumps(expected)):
+        raise broken(bundle.folder, f'"{ENCODING}" says otherwise how cells are encoded than "{SCHEMA}"')
+    tell(f'"{ENCODING}" says how the bundle encodes cells')
 
 
 def _verify_pairs(scorer: Scorer, tell: Tell) -> None:
@@ -70,10 +81,16 @@ def _verify_pairs(scorer: Scorer, tell: Tell) -> None:
     if pairs is None:
         tell(f"no golden pairs: format version {scorer.bundle.manifest.format_version} has none")
         return
+    fields, there = {own.spec.name for own in scorer.encoder.encoders}, set(pairs["field"].to_list())
+    if fields != there:
+        odd = min(str(name) for name in fields ^ there)
+        raise broken(
+            scorer.bundle.folder, f'"{PAIRS}": expected pairs of every field and no other, see "{odd}"'
+        )
     try:
         found = next(mismatches(pairs, scorer.bundle.schema, scorer.encoder), None)
-    except (ValueError, TypeError, CtrError) as error:
-        raise broken(scorer.bundle.folder, f'"{PAIRS}": {error}') from None
+    except (ValueError, TypeError, ArithmeticError, pl.exceptions.PolarsError, CtrError) as error:
+        raise broken(scorer.bundle.folder, f'"{PAIRS}": {" ".join(str(error).split())}') from None
     if found is not None:
         raise ThresholdError(
             f'bundle "{scorer.bundle.folder}": "{PAIRS}", field "{found.field}", {found.cell.type} '
@@ -83,7 +100,7 @@ def _verify_pairs(scorer: Scorer, tell: Tell) -> None:
 
 
 def _verify_file(scorer: Scorer, file: str, run: Path | None, tell: Tell) -> None:
-    other, rows, largest, limit = None, 0, 0.0, tolerance(scorer.bundle.manifest)
+    other, rows, largest, changed = None, 0, 0.0, 0.0
     with _opened(scorer, file) as (columns, read):
         if run is not None:
             other = TrainingPath(run, scorer.bundle, columns)
@@ -93,15 +110,18 @@ def _verify_file(scorer: Scorer, file: str, run: Path | None, tell: Tell) -> Non
             if rows == 0:
                 _verify_alone(scorer, chunk, first, found)
             if other is not None:
-                expected = other.score(chunk, first)
-                largest = max(largest, _compared(found, expected, limit, chunk, first, "the training path"))
+                expected, exact = other.score(chunk, first)
+                largest = max(largest, _compared(found, expected, _EXACT, chunk, first, "the training path"))
+                changed = max(changed, float(np.nanmax(np.abs(found - exact), initial=0.0)))
             rows += chunk.count
     alone = min(rows, _ALONE)
     tell(f"{alone} rows score one by one as together, cells encoded one by one as by columns")
     if other is not None:
         tell(
-            f"{rows:,} rows score as in the training path; largest difference {largest:.1e}, allowed {limit:g}"
+            f"{rows:,} rows score as in the training path; largest difference {largest:.1e}, allowed {_EXACT:g}"
         )
+        if other.dtype != "float32":
+            tell(f"storing weights as {other.dtype} changes the probability of one of them by {changed:.1e}")
 
 
 def _verify_alone(scorer: Scorer, chunk: Chunk, first: int, together: Floats) -> None:

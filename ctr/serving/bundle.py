@@ -17,6 +17,7 @@
 Nothing in it is ever run as code. No time and no absolute path is in it: the same run gives the same bytes.
 """
 
+import json
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -27,7 +28,6 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
@@ -43,6 +43,7 @@ from ctr.serving.limits import check_parquet, check_tensors, read_parquet, refus
 from ctr.serving.manifest import (
     CROSSES,
     DESCRIBED,
+    ENCODING,
     GOLDEN,
     KEPT_VALUES,
     MANIFEST,
@@ -55,6 +56,7 @@ from ctr.serving.manifest import (
     file_entry,
     first_line,
     read_manifest,
+    require_short,
 )
 
 GOLDEN_PROBABILITY = "@probability"  # "@" keeps it apart from the raw columns
@@ -86,10 +88,7 @@ class Bundle:
     def _opened(cls, folder: Path) -> Self:
         manifest = read_manifest(folder)
         _check_files(folder, manifest)
-        try:
-            schema = Schema.model_validate_json((folder / SCHEMA).read_bytes())
-        except ValidationError as error:
-            raise broken(folder, f'"{SCHEMA}" is no schema: {first_line(error)}') from None
+        schema = _read_schema(folder, len(manifest.fields))
         if [field.name for field in schema.fields] != [entry.name for entry in manifest.fields]:
             raise broken(folder, f'"{SCHEMA}" and "{MANIFEST}" name different fields')
         for field, entry in zip(schema.fields, manifest.fields, strict=True):
@@ -236,6 +235,18 @@ class Bundle:
             raise broken(self.folder, f'"{PAIRS}": expected the columns {", ".join(COLUMNS)}')
         return frame
 
+    def encoding(self) -> Any:
+        """What `encoding.json` says.
+
+        Raises:
+            DataError: it is longer than such a file can be, or no JSON.
+        """
+        require_short(self.folder, ENCODING)
+        try:
+            return json.loads((self.folder / ENCODING).read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise broken(self.folder, f'"{ENCODING}" is no valid JSON: {first_line(error)}') from None
+
     def golden(self) -> pl.DataFrame:
         """Raw rows with the probability they had at export, null where a row broke the schema.
 
@@ -264,6 +275,25 @@ class Bundle:
             return read_parquet(self.folder / name)
         except ValueError as error:
             raise broken(self.folder, f'"{name}" cannot be read: {error}') from None
+
+
+def _read_schema(folder: Path, fields: int) -> Schema:
+    """The schema of a bundle of so many fields.
+
+    Raises:
+        DataError: the file is none.
+    """
+    require_short(folder, SCHEMA)
+    content = (folder / SCHEMA).read_bytes()
+    try:
+        # Fields are counted first: what is checked of each takes far longer than to read it.
+        read = json.loads(content)
+        found = len(read["fields"])
+        if found != fields:
+            raise ValueError(f'expected {fields} fields as in "{MANIFEST}", found {found}')
+        return Schema.model_validate_json(content)
+    except (ValueError, TypeError, LookupError, RecursionError) as error:  # a ValidationError is a ValueError
+        raise broken(folder, f'"{SCHEMA}" is no schema: {first_line(error)}') from None
 
 
 def _check_roles(folder: Path, vocabulary: pl.DataFrame, owners: Collection[str]) -> None:

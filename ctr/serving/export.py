@@ -30,7 +30,7 @@ from ctr.dataset.reading import Chunk, chunks
 from ctr.dataset.schema import Join, Schema
 from ctr.dataset.split_spec import FilesSplit, TimeSplit
 from ctr.dataset.store import FIRST_VALUE, UNKNOWN, Dataset
-from ctr.errors import CtrError
+from ctr.errors import CtrError, DataError
 from ctr.network.network import Architecture, Network
 from ctr.serving import manifest as parts
 from ctr.serving.bundle import GOLDEN_PROBABILITY, VOCABULARY_COLUMNS
@@ -96,7 +96,7 @@ def export_bundle(
     personal = _personal(dataset)
     with _raw_rows(dataset.schema, source, personal) as (columns, sample):
         preparation = Preparation.from_dataset(dataset.folder, columns, layout.fields)
-        raw = next(sample(preparation.raw_columns))
+        raw = _with_good_rows(sample(preparation.raw_columns), preparation)
     entries = _field_entries(dataset, layout, columns)
     with _appearing(folder) as built:
         schema = _write_schema(built, dataset.schema, layout.fields, preparation.side_tables())
@@ -257,6 +257,20 @@ def _raw_rows(schema: Schema, source: str | Path, personal: Personal) -> Iterato
     with located(source) as sources:
         columns = personal.columns(sources[0], schema.read)
         yield columns, lambda wanted: personal.chunks(chunks(sources, schema.read, wanted, _GOLDEN_BYTES))
+
+
+def _with_good_rows(read: Iterator[Chunk], preparation: Preparation) -> Chunk:
+    """The first chunk whose first rows do not all break the schema: a bundle is proven by probabilities.
+
+    Raises:
+        DataError: there is none.
+    """
+    for raw in read:
+        frame = raw.frame.head(_GOLDEN_ROWS)
+        prepared = preparation(replace(raw, frame=frame, rows=raw.rows[: frame.height]))
+        if prepared.bad["row"].n_unique() < frame.height:
+            return raw
+    raise DataError("export: expected rows that do not break the schema, to prove the bundle by, found none")
 
 
 class _Golden(NamedTuple):

@@ -19,7 +19,8 @@ class ForwardPass(Protocol):
 
     most_rows: int
 
-    def __call__(self, rows: EncodedRows) -> npt.NDArray[np.float64]: ...
+    def __call__(self, rows: EncodedRows) -> npt.NDArray[np.float64]:
+        """Of rows, as a network reads them."""
 
 
 def forward_pass(
@@ -48,7 +49,9 @@ def forward_pass(
     try:
         if manifest.network is not None:
             if manifest.architecture["fields"] != len(manifest.fields):
-                raise ValueError(f"expected {len(manifest.fields)} fields, found {manifest.architecture['fields']}")
+                raise ValueError(
+                    f"expected {len(manifest.fields)} fields, found {manifest.architecture['fields']}"
+                )
             from ctr.serving.session import Session
 
             return Session(

@@ -33,8 +33,8 @@ _FLOATS = (
 )  # fmt: skip
 _NUMERALS = (
     *("", " ", "1", "+1", "-1", " 1", "1\t", "\u00a07\u2003", "\x1c1", "1.", ".5", ".", "1e5", "1E-5", "1e400", "1e"),
-    *("1_0", "\u0661", "0x10", "nan", "-NaN", "inf", "-Infinity", "1,5", "00012", "-0", "-0.0", "a lot", "?", " ? "),
-    *("123456789012345678901234567890", "0.1000000000000000055511151231257827", "4.9e-324", "9007199254740993"),
+    *("1_0", "\u0661", "0x10", "nan", "-NaN", "++nan", "inf", "-Infinity", "1,5", "00012", "-0", "-0.0", "a lot", "?"),
+    *(" ? ", "123456789012345678901234567890", "0.1000000000000000055511151231257827", "4.9e-324", "9007199254740993"),
 )  # fmt: skip
 
 
@@ -61,13 +61,22 @@ def read_cell(type: str, text: str | None) -> Any:
     if type == "null" or text is None:
         return None
     if type.endswith("s"):
-        return [read_cell(type[:-1], item) for item in json.loads(text)]
+        try:
+            items = json.loads(text)
+        except RecursionError:
+            raise ValueError("lists of lists are no cell") from None
+        return [read_cell(type[:-1], item) for item in items]
     if type == "text":
         return text
     if type == "boolean" and text in ("true", "false"):
         return text == "true"
     if type in ("integer", "float"):
-        return int(text) if type == "integer" else float(text)
+        if type == "float":
+            return float(text)
+        number = int(text)
+        if not -(2**63) <= number < 2**64:
+            raise ValueError("a whole number has at most 64 bits")
+        return number
     raise ValueError(f'there is no cell of the type "{type}"')
 
 

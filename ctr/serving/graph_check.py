@@ -12,6 +12,7 @@ Shapes: B rows, L list values.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import onnx
@@ -25,7 +26,7 @@ from ctr.serving.stored_graph import Stretch
 
 _LARGEST_GRAPH = 16 << 20  # bytes; the graphs of networks with hundreds of fields have less than one
 _LARGEST = 1 << 24  # numbers for one row, of all tensors together
-_TYPES = {  # of inputs, and of what a graph holds itself, with bytes of a number
+_TYPES: dict[int, int] = {  # of inputs, and of what a graph holds itself, with bytes of a number
     TensorProto.FLOAT: 4,
     TensorProto.DOUBLE: 8,
     TensorProto.INT64: 8,
@@ -92,6 +93,16 @@ class Checked(NamedTuple):
     numbers: Size
 
 
+def require_small(path: Path) -> None:
+    """Refuse a file that is larger than graphs are.
+
+    Raises:
+        ValueError: it is.
+    """
+    if path.stat().st_size > _LARGEST_GRAPH:
+        raise ValueError(f'"{path.name}" is larger than {_LARGEST_GRAPH >> 20} MB')
+
+
 def checked_graph(
     content: bytes,
     weights: Mapping[str, Stretch],
@@ -113,8 +124,6 @@ def checked_graph(
     Raises:
         ValueError: it may not be run; says why, in one line.
     """
-    if len(content) > _LARGEST_GRAPH:
-        raise ValueError(f"it is larger than {_LARGEST_GRAPH >> 20} MB")
     try:
         model = onnx.load_model_from_string(content)
     except DecodeError as error:
@@ -177,7 +186,11 @@ def _checked_nodes(graph: onnx.GraphProto, known: dict[str, Known], extent: Exte
 def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
     found = {}
     for each in node.attribute:
-        if each.type != _ATTRIBUTES.get(each.name, AttributeProto.INT) or each.ref_attr_name or each.name in found:
+        if (
+            each.type != _ATTRIBUTES.get(each.name, AttributeProto.INT)
+            or each.ref_attr_name
+            or each.name in found
+        ):
             raise ValueError(f'has an attribute "{each.name}" that no network needs')
         found[each.name] = helper.get_attribute_value(each)
         if each.name == "value":
@@ -189,7 +202,11 @@ def _given(value: onnx.ValueInfoProto, axis: str) -> Known:
     """An input: its first axis is that of rows, or of list values."""
     tensor = value.type.tensor_type
     first, *others = tensor.shape.dim or [None]
-    if first is None or first.dim_param != axis or any(each.WhichOneof("value") != "dim_value" for each in others):
+    if (
+        first is None
+        or first.dim_param != axis
+        or any(each.WhichOneof("value") != "dim_value" for each in others)
+    ):
         raise ValueError(f'the input "{value.name}": expected an axis {axis}, and numbers for the others')
     if tensor.elem_type not in _TYPES or any(each.dim_value < 0 for each in others):
         raise ValueError(f'the input "{value.name}" has a type or shape that no input has')

@@ -2,9 +2,9 @@
 
 A graph that is not ours must not be run to find out what it takes, nor be given to a library that was not written for
 such ones: ONNX's own inference can itself be made to take any memory. These rules know what `ctr.serving.operators`
-and `ctr.serving.stored_graph` emit, and refuse the rest of what ONNX would allow. A size is so many times the rows, plus
-so many times the list values, plus a number; axes and what whole numbers are divided by are constants; and no rows are
-taken together or apart, but where list values are added or compared.
+and `ctr.serving.stored_graph` emit, and refuse the rest of what ONNX would allow. A size is so many times the rows,
+plus so many times the list values, plus a number; axes and what whole numbers are divided by are constants; and no rows
+are taken together or apart, but where list values are added or compared.
 
 Every function takes what is known of a node's inputs, and its attributes; a ValueError says what is wrong with them.
 Shapes: B rows, L list values.
@@ -90,9 +90,11 @@ def _multiplied(inputs: Sequence[Known], attributes: Attributes) -> Known:
 
 def _divided(inputs: Sequence[Known], attributes: Attributes) -> Known:
     # Whole numbers divided by zero, or the smallest one by -1, end the process.
-    divisor = inputs[1].constant
-    whole = inputs[0].type not in _FLOATS
-    _require(not whole or (divisor is not None and bool((divisor > 0).all())), "divides by other than constants")
+    if inputs[0].type not in _FLOATS:
+        divisor = inputs[1].constant
+        _require(
+            divisor is not None and bool((divisor > 0).all()), "divides by other than positive constants"
+        )
     return _together(inputs)
 
 
@@ -333,7 +335,9 @@ class Operator(NamedTuple):
 
 
 def _is(fewest: int, most: int, rule: Rule, needed: str = "", allowed: str = "") -> Operator:
-    return Operator(fewest, most, rule, frozenset(needed.split()), frozenset((needed + " " + allowed).split()))
+    return Operator(
+        fewest, most, rule, frozenset(needed.split()), frozenset((needed + " " + allowed).split())
+    )
 
 
 OPERATORS = {

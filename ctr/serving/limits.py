@@ -90,11 +90,13 @@ def refusing(folder: Path) -> Iterator[None]:
     nobody has thought of: an expression, a time zone, a column type.
 
     Raises:
-        DataError: something went wrong. Mistakes of the user and lack of memory pass as they are.
+        DataError: something went wrong. Mistakes of the user keep their class; lack of memory passes as it is.
     """
     try:
         yield
-    except CtrError:
+    except CtrError as error:
+        told, name = " ".join(str(error).split()), f'bundle "{folder}"'
+        error.args = (told if told.startswith(name) else f"{name}: {told}",)
         raise
     except (Exception, pl.exceptions.PanicException) as error:
         if out_of_memory(error):

@@ -14,7 +14,7 @@ import onnxruntime
 from ctr.dataset.cross_rows import CrossRows
 from ctr.dataset.crosses import CrossKeys
 from ctr.errors import out_of_memory
-from ctr.serving.graph_check import Extent, checked_graph
+from ctr.serving.graph_check import Extent, checked_graph, require_small
 from ctr.serving.manifest import GRAPH, OUTPUTS, WEIGHTS, broken
 from ctr.serving.rows import PER_VALUE, EncodedRows
 from ctr.serving.storage import SCALE, TABLES
@@ -54,6 +54,7 @@ class Session:
         crosses: CrossKeys | None = None,
         threads: int | None = None,
     ) -> None:
+        require_small(folder / GRAPH)
         content = (folder / GRAPH).read_bytes()
         stored = stretches(folder / WEIGHTS)
         axes = {name: "L" if name in PER_VALUE else "B" for name in inputs}

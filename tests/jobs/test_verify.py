@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 
 import polars as pl
@@ -19,10 +20,15 @@ from tests.serving.test_bundle import resign
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A finished run on 3,000 rows of the demo log, and the log."""
+def log_folder(tmp_path_factory):
+    """3,000 rows of the demo log."""
     work = tmp_path_factory.mktemp("verify")
     write_log("demo", work / "log", rows=3000, seed=1)
+    return work
+
+
+def finished(work, **export):
+    """A finished run on that log, and the log."""
     keys = {
         "name": "verify",
         "data": {
@@ -36,8 +42,15 @@ def run(tmp_path_factory):
         "training": {"epochs": 1, "device": "cpu"},
         "output": {"folder": str(work / "runs")},
         "tracking": {"uri": "off"},
+        "export": export,
     }
     return train(check(keys, Config, "config")), work / "log" / "log.parquet"
+
+
+@pytest.fixture(scope="module")
+def run(log_folder):
+    """A run whose bundle stores float32."""
+    return finished(log_folder)
 
 
 def told(*args, **keys):
@@ -52,6 +65,34 @@ def test_a_bundle_in_its_run_scores_as_the_training_path(run):
     assert "golden pairs have their ids" in lines
     assert "20 rows score one by one as together" in lines
     assert "3,000 rows score as in the training path; largest difference" in lines
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_rounded_weights_score_as_the_training_path_with_the_same_weights(log_folder, dtype):
+    folder, log = finished(log_folder, dtype=dtype, max_auc_loss=0.01)
+    lines = told(folder / "bundle", str(log))
+    assert "3,000 rows score as in the training path; largest difference" in lines
+    assert "allowed 1e-06" in lines
+    changed = float(re.search(f"storing weights as {dtype} changes .* by (\\S+)", lines)[1])
+    stated = Scorer(folder / "bundle").bundle.manifest.rounding.largest_change
+    assert 1e-6 < stated < 10 * changed  # of all rows, not of valid alone
+    assert changed < (1e-3 if dtype == "float16" else 0.05)
+
+
+def test_other_weights_than_those_stored_are_found_out_in_few_bits_too(log_folder, tmp_path):
+    folder, log = finished(log_folder, dtype="int8", max_auc_loss=0.01)
+    copied = shutil.copytree(folder / "bundle", tmp_path / "bundle")
+    tensors = load_file(copied / "weights.safetensors")
+    tensors["bias"] += 1e-4  # less than rounding changes, and golden rows show
+    golden = pl.read_parquet(copied / "golden.parquet")
+    save_file(tensors, copied / "weights.safetensors")
+    scores = golden["@probability"]
+    shifted = 1 / (1 + (-((scores / (1 - scores)).log() + 1e-4)).exp())
+    golden.with_columns(shifted.alias("@probability")).write_parquet(copied / "golden.parquet")
+    for name in ("weights.safetensors", "golden.parquet"):
+        resign(copied, name)
+    with pytest.raises(ThresholdError, match="of the training path within 1e-06"):
+        told(copied, str(log), run=folder)
 
 
 def test_without_a_run_the_bundle_is_compared_with_itself(run, tmp_path):
@@ -97,6 +138,66 @@ def test_a_golden_pair_that_is_encoded_otherwise_is_told(run, tmp_path):
     resign(copied, "golden_pairs.parquet")
     field = pairs["field"][7]
     with pytest.raises(ThresholdError, match=rf'field "{field}", \w+ .*expected .*ids=\[1000000\]'):
+        told(copied, None)
+
+
+def of_field(number, **cells):
+    """Other cells in the first pair of a field."""
+
+    def change(frame):
+        first = frame.with_row_index()["index"] == number
+        return frame.with_columns(
+            pl.when(first).then(pl.lit(value)).otherwise(pl.col(name)).alias(name)
+            for name, value in cells.items()
+        )
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (of_field(0, type="texts", raw="[" * 5000), "lists of lists are no cell|Expecting value"),
+        (of_field(0, type="texts", raw="[" * 5000 + "]" * 5000), "lists of lists are no cell|expected"),
+        (of_field(0, type="integer", raw="9" * 40), "a whole number has at most 64 bits"),
+        (of_field(0, type="integer", raw="9" * 5000), "Exceeds the limit"),
+        (of_field(0, type="integers", raw='{"a": 1}'), "invalid literal"),
+        (of_field(0, type="nothing", raw="x"), 'there is no cell of the type "nothing"'),
+        (lambda frame: frame.clear(), "expected pairs of every field and no other"),
+        (lambda frame: frame.filter(pl.col("field") != frame["field"][0]), "expected pairs of every field"),
+        (of_field(0, field="nobody"), 'expected pairs of every field and no other, see "nobody"'),
+        (of_field(0, field=None), "expected pairs of every field and no other"),
+    ],
+)
+def test_golden_pairs_that_are_none_are_refused_in_one_line(run, tmp_path, change, message):
+    copied = shutil.copytree(run[0] / "bundle", tmp_path / "bundle")
+    pairs = pl.read_parquet(copied / "golden_pairs.parquet")
+    change(pairs).write_parquet(copied / "golden_pairs.parquet")
+    resign(copied, "golden_pairs.parquet")
+    with pytest.raises(DataError, match=message) as caught:
+        told(copied, None)
+    assert str(caught.value).startswith(f'bundle "{copied}": "golden_pairs.parquet"')
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", "says otherwise how cells"),
+        ("[" * 100_000, "is no valid JSON"),
+        (None, "says otherwise how cells"),
+    ],
+)
+def test_a_description_of_another_encoding_is_refused(run, tmp_path, content, message):
+    copied = shutil.copytree(run[0] / "bundle", tmp_path / "bundle")
+    path = copied / "encoding.json"
+    if content is None:
+        described = json.loads(path.read_text())
+        described["fields"][0]["missing_values"] = ["7"]
+        content = json.dumps(described)
+    path.write_text(content)
+    resign(copied, "encoding.json")
+    with pytest.raises(DataError, match=message):
         told(copied, None)
 
 

@@ -21,6 +21,7 @@ PRIMES = (
     2870177450012600261,
 )
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+NAN = re.compile(r"[+-]?nan", re.IGNORECASE)
 
 
 def xxhash64(data: bytes) -> int:
@@ -159,7 +160,7 @@ class Encoding:
         """A number or None, and whether it is broken."""
         if isinstance(value, str):
             text = value.strip(self.blanks)
-            if text == "" or text in missing or text.lower().lstrip("+-") == "nan":
+            if text == "" or text in missing or NAN.fullmatch(text):
                 return None, False
             if not NUMBER.fullmatch(text):
                 return None, True

@@ -8,9 +8,12 @@ import json
 import struct
 
 import numpy as np
+import onnx
 import polars as pl
+from onnx import AttributeProto, helper, numpy_helper
 from safetensors.numpy import load_file, save_file
 
+from ctr.serving.graph_shapes import OPERATORS
 from ctr.serving.manifest import render_manifest
 
 NASTY = [
@@ -36,7 +39,7 @@ def sign(bundle):
 def mutate(bundle, draw):
     """Change a bundle in one way; what was done, and whether digests are those of the new content."""
     files = sorted(path for path in bundle.rglob("*") if path.is_file())
-    changes = [_bytes, _bytes, _json, _json, _parquet, _parquet, _tensors, _header, _many]
+    changes = [_bytes, _bytes, _json, _json, _parquet, _parquet, _tensors, _header, _graph, _graph, _many]
     change = draw.choice(changes)
     done = change(bundle, files, draw)
     signed = draw.random() < 0.75
@@ -46,7 +49,7 @@ def mutate(bundle, draw):
 
 
 def _many(bundle, files, draw):
-    return [draw.choice([_bytes, _json, _parquet, _tensors])(bundle, files, draw) for _ in range(3)]
+    return [draw.choice([_bytes, _json, _parquet, _tensors, _graph])(bundle, files, draw) for _ in range(3)]
 
 
 def _bytes(bundle, files, draw):
@@ -195,6 +198,70 @@ def _tensors(bundle, files, draw):
         tensors[name] = np.concatenate([array, array[: draw.randrange(3)]])
     save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, path)
     return kind, name
+
+
+def _graph(bundle, files, draw):
+    """The graph with another structure: operators, inputs, attributes, constants, and nodes in between."""
+    path = bundle / "network.onnx"
+    try:
+        model = onnx.load_model_from_string(path.read_bytes())
+    except Exception:
+        return "no graph any more"
+    graph = model.graph
+    names = [each.name for each in (*graph.input, *graph.initializer)]
+    names += [name for node in graph.node for name in node.output]
+    constants = [each for each in graph.initializer if not each.external_data]
+    done = []
+    for _ in range(draw.choice([1, 1, 2, 3])):
+        if not graph.node:
+            break
+        node, kind = draw.choice(graph.node), draw.choice(["operator", "input", "attribute", "constant"] * 2 + [
+            "less", "more", "between", "swap"])  # fmt: skip
+        done.append((kind, node.op_type))
+        if kind == "operator":
+            node.op_type = draw.choice(sorted(OPERATORS))
+        elif kind == "input" and node.input:
+            node.input[draw.randrange(len(node.input))] = draw.choice(names)
+        elif kind == "swap" and len(node.input) > 1:
+            node.input[0], node.input[1] = node.input[1], node.input[0]
+        elif kind == "attribute" and node.attribute:
+            _other_attribute(draw.choice(node.attribute), draw)
+        elif kind == "constant" and constants:
+            done.append(_other_constant(draw.choice(constants), draw))
+        elif kind == "less" and node.input:
+            del node.input[-1]
+        elif kind == "more":
+            node.input.append(draw.choice(names))
+        elif kind == "between":
+            inputs = [draw.choice(names) for _ in range(draw.choice([1, 2, 2, 3]))]
+            new = helper.make_node(draw.choice(sorted(OPERATORS)), inputs, [f"new{len(graph.node)}"])
+            at = draw.randrange(len(graph.node))
+            graph.node.insert(at, new)
+            if graph.node[at + 1].input:
+                graph.node[at + 1].input[0] = new.output[0]
+    path.write_bytes(model.SerializeToString())
+    return "graph", done
+
+
+def _other_attribute(attribute, draw):
+    if attribute.type == AttributeProto.INT:
+        attribute.i = draw.choice([-1, -2, 0, 1, 2, 3, 5, 2**31, -(2**63), 2**62, 10, 16])
+    elif attribute.type == AttributeProto.FLOAT:
+        attribute.f = draw.choice([0.0, -1.0, 1e38, float("nan")])
+    elif attribute.type == AttributeProto.INTS and attribute.ints:
+        attribute.ints[draw.randrange(len(attribute.ints))] = draw.choice([-1, -5, 0, 1, 7, 2**40])
+
+
+def _other_constant(tensor, draw):
+    try:
+        array = numpy_helper.to_array(tensor).copy()
+    except Exception:
+        return "no constant any more"
+    if array.size:
+        numbers = [-1, 0, 1, 2, 7, 1000, 2**31 - 1, -(2**31), 2**62, -(2**63)]
+        array.reshape(-1)[draw.randrange(array.size)] = draw.choice(numbers) if array.dtype == np.int64 else 0
+        tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    return tensor.name, str(array.tolist())[:60]
 
 
 def _header(bundle, files, draw):

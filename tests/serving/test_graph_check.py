@@ -9,7 +9,6 @@ from ctr.serving import graph_check
 from ctr.serving.scorer import Scorer
 from tests.serving.test_bundle import resign
 
-
 ZERO = numpy_helper.from_array(helper.np.zeros(1, "float32"))
 
 
@@ -83,7 +82,9 @@ def reduced(model):
 
 
 def hollow(model):
-    model.graph.initializer.append(TensorProto(name="hollow", data_type=TensorProto.FLOAT, dims=[10**6, 10**6]))
+    model.graph.initializer.append(
+        TensorProto(name="hollow", data_type=TensorProto.FLOAT, dims=[10**6, 10**6])
+    )
 
 
 def noted(model):

@@ -17,8 +17,8 @@ import pytest
 from ctr.dataset.ingest import ingest
 from ctr.dataset.schema import Schema
 from ctr.dataset.store import Dataset
-from ctr.errors import CtrError, DataError
-from ctr.serving.limits import check_parquet
+from ctr.errors import ConfigError, CtrError, DataError
+from ctr.serving.limits import check_parquet, refusing
 from ctr.serving.scorer import Scorer
 from ctr.settings import check
 from tests.serving.conftest import Trained
@@ -249,6 +249,129 @@ def test_names_without_end_are_refused_in_a_short_message(tiny, tmp_path):
     with pytest.raises(DataError, match=r"fields\.0\.columns\.0: .* at most 1000 characters") as caught:
         Scorer(copied)
     assert len(str(caught.value)) < 500
+
+
+def rewritten(tiny, folder, name, change):
+    """The bundle with other text in a file, or another frame, all digests computed anew."""
+    copied = shutil.copytree(tiny[0], folder / "bundle")
+    path = copied / name
+    if path.suffix == ".parquet":
+        change(pl.read_parquet(path)).write_parquet(path)
+    else:
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps(change(content) or content, indent=1, ensure_ascii=False))
+    sign(copied)
+    return copied
+
+
+def widened(content):
+    return {**content, "fields": [{"name": f"f{number}"} for number in range(100_000)]}
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("schema.json", widened, "expected 7 fields as in .*, found 100000"),
+        ("schema.json", lambda content: [content], r'"schema\.json" is no schema'),
+        ("schema.json", lambda content: {"fields": 7}, r'"schema\.json" is no schema'),
+    ],
+)
+def test_a_schema_of_other_fields_is_told_at_once(tiny, tmp_path, name, change, message):
+    copied = rewritten(tiny, tmp_path, name, change)
+    before, started = grown(), time.perf_counter()
+    with pytest.raises(DataError, match=message) as caught:
+        Scorer(copied)
+    assert "\n" not in str(caught.value)
+    assert time.perf_counter() - started < 5
+    assert grown() - before < 200
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "schema.json"])
+def test_texts_without_end_are_not_read(tiny, tmp_path, name):
+    copied = shutil.copytree(tiny[0], tmp_path / "bundle")
+    with (copied / name).open("ab") as stream:
+        stream.write(b" " * (8 << 20))
+    sign(copied)
+    if name == "manifest.json":  # signing has made it as short as it was
+        with (copied / name).open("ab") as stream:
+            stream.write(b" " * (8 << 20))
+    with pytest.raises(DataError, match=f'"{name}" is larger than 8 MB'):
+        Scorer(copied)
+
+
+def test_more_fields_than_a_bundle_has_are_refused_before_they_are_looked_at(tiny, tmp_path):
+    def more(content):
+        content["fields"] = [{} for _ in range(10_001)]
+
+    with pytest.raises(DataError, match="fields: List should have at most 10000 items"):
+        Scorer(rewritten(tiny, tmp_path, "manifest.json", more))
+
+
+def test_a_manifest_whose_end_was_altered_is_found_out(tiny, tmp_path):
+    copied = shutil.copytree(tiny[0], tmp_path / "bundle")
+    path = copied / "manifest.json"
+    text = path.read_text()
+    for altered in (
+        text + " ",
+        text[:-1],
+        text[:-3] + " \n}\n",
+        text.replace('"name": "tiny"', '"name": "tine"'),
+        text[:-70] + ("1" if text[-70] == "0" else "0") + text[-69:],
+        text.replace('"checksum"', '"checksam"'),
+    ):
+        assert altered != text
+        path.write_text(altered)
+        with pytest.raises(DataError, match=r"manifest\.json"):
+            Scorer(copied)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda frame: frame.clear(), "expected at least one row with a probability, found none"),
+        (
+            lambda frame: frame.with_columns(pl.lit(None, pl.Float64).alias("@probability")),
+            "expected at least one row with a probability, found none",
+        ),
+        (
+            lambda frame: frame.with_columns(pl.lit(-0.5).alias("@probability")),
+            "expected probabilities from 0 to 1, found -0.5",
+        ),
+    ],
+)
+def test_golden_rows_that_prove_nothing_are_refused(tiny, tmp_path, change, message):
+    with pytest.raises(DataError, match=message):
+        Scorer(rewritten(tiny, tmp_path, "golden.parquet", change))
+
+
+def test_whatever_goes_wrong_is_said_in_one_line_that_names_the_bundle(tmp_path):
+    for error in (
+        DataError("a table\n\n  of rows"),
+        ConfigError("no key"),
+        DataError(f'bundle "{tmp_path}": x\ny'),
+    ):
+        with pytest.raises(type(error)) as caught, refusing(tmp_path):
+            raise error
+        told = str(caught.value)
+        assert told.startswith(f'bundle "{tmp_path}": ')
+        assert told.count("bundle") == 1
+        assert told.endswith(("a table of rows", "no key", "x y"))
+
+
+def test_a_side_table_elsewhere_that_is_none_is_told_in_one_line(tiny, tmp_path):
+    copied = shutil.copytree(tiny[0], tmp_path / "bundle")
+    (tmp_path / "other.csv").write_text("user,city\nu1,a\nu1,b\n")
+    schema = json.loads((copied / "schema.json").read_text())
+    schema["joins"][0] |= {"at_scoring": "path", "input": str(tmp_path / "other.csv"), "format": "csv"}
+    (copied / "schema.json").write_text(json.dumps(schema))
+    manifest = json.loads((copied / "manifest.json").read_text())
+    del manifest["files"][SIDE]
+    (copied / "manifest.json").write_text(json.dumps(manifest))
+    sign(copied)
+    with pytest.raises(CtrError) as caught:
+        Scorer(copied)
+    assert str(caught.value).startswith(f'bundle "{copied}": ')
+    assert "\n" not in str(caught.value)
 
 
 def test_a_manifest_that_is_a_link_is_refused(tiny, tmp_path):

@@ -150,9 +150,12 @@ def many_nodes(graph):
 
 
 ATTACKS = {
-    "the smallest number by -1": (divided("Div", -(2**63), -1), '"Div", divides by other than constants'),
-    "a remainder by -1": (divided("Mod", -(2**63), -1), '"Mod", divides by other than constants'),
-    "by zero": (divided("Div", 1, 0), '"Div", divides by other than constants'),
+    "the smallest number by -1": (
+        divided("Div", -(2**63), -1),
+        '"Div", divides by other than positive constants',
+    ),
+    "a remainder by -1": (divided("Mod", -(2**63), -1), '"Mod", divides by other than positive constants'),
+    "by zero": (divided("Div", 1, 0), '"Div", divides by other than positive constants'),
     "a size that is small where one would look": (
         small_where_it_was_looked_at,
         '"Expand", has a shape that does not follow from the rows',
