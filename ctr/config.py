@@ -361,15 +361,15 @@ class Export(Strict):
     """`dtype`: in which the bundle stores weights. `min_auc`: below it the run ends with code 4 and registers nothing.
 
     max_auc_loss, max_probability_change: what rounding to `dtype` may cost the AUC on valid, and change of the
-        probability of any row of valid (by default 0.001 as float16, 0.05 as int8); past either the run ends before
-        test is read, and writes no bundle.
+        probability of any row of valid (as float16 never more than 0.001); past either the run ends before test is
+        read, and writes no bundle.
     refit: what the chosen set is trained on again for the bundle, after the verdict and for the steps that valid chose:
     `valid` adds valid to train, `all` test as well; `none` ships the model that was evaluated.
     """
 
     dtype: Literal["float32", "float16", "int8"] = "float32"
     max_auc_loss: Annotated[float, Key(ge=0.0, le=1.0)] = 0.001
-    max_probability_change: Annotated[float, Key(ge=0.0, le=1.0)] | None = None
+    max_probability_change: Annotated[float, Key(ge=0.0, le=1.0)] = 0.05
     refit: Literal["none", "valid", "all"] = "none"
     min_auc: Annotated[float, Key(ge=0.0, le=1.0)] | None = None
 

@@ -11,9 +11,8 @@ from ctr.dataset.store import Part
 from ctr.errors import CtrError
 from ctr.evaluation.metrics import measure
 from ctr.jobs.models import Model
-from ctr.serving.storage import Dtype
 
-_USUAL: dict[Dtype, float] = {"float16": 0.001, "int8": 0.05}  # the largest change of a probability
+_HALF = 0.001  # the most that float16 may change a probability by: int8 is for those who can bear more
 
 
 def rounding(model: Model, valid: Part, device: torch.device) -> dict[str, float] | None:
@@ -44,11 +43,13 @@ def require_small(found: Mapping[str, float] | None, settings: Export) -> None:
             f'export.dtype = "{settings.dtype}" lowers AUC on valid by {lost:.6f}, from {found["float32_auc"]:.6f} to '
             f"{found['auc']:.6f}; export.max_auc_loss allows {settings.max_auc_loss:g}; {advice}"
         )
-    allowed = settings.max_probability_change
-    if allowed is None:
-        allowed = _USUAL[settings.dtype]
-    if found["largest_change"] > allowed:
+    if settings.dtype == "float16" and settings.max_probability_change > _HALF < found["largest_change"]:
+        raise CtrError(
+            f'export.dtype = "float16" changes a probability on valid by {found["largest_change"]:.6f}, more than '
+            f'{_HALF:g}; use export.dtype = "float32"'
+        )
+    if found["largest_change"] > settings.max_probability_change:
         raise CtrError(
             f'export.dtype = "{settings.dtype}" changes a probability on valid by {found["largest_change"]:.6f}; '
-            f"export.max_probability_change allows {allowed:g}; {advice}"
+            f"export.max_probability_change allows {settings.max_probability_change:g}; {advice}"
         )

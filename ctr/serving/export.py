@@ -260,16 +260,17 @@ def _raw_rows(schema: Schema, source: str | Path, personal: Personal) -> Iterato
 
 
 def _with_good_rows(read: Iterator[Chunk], preparation: Preparation) -> Chunk:
-    """The first chunk whose first rows do not all break the schema: a bundle is proven by probabilities.
+    """The first rows, unless all of them break the schema: then the next ones, for probabilities prove a bundle.
 
     Raises:
-        DataError: there is none.
+        DataError: there are none.
     """
     for raw in read:
-        frame = raw.frame.head(_GOLDEN_ROWS)
-        prepared = preparation(replace(raw, frame=frame, rows=raw.rows[: frame.height]))
-        if prepared.bad["row"].n_unique() < frame.height:
-            return raw
+        for start in range(0, raw.frame.height, _GOLDEN_ROWS):
+            end = start + _GOLDEN_ROWS
+            some = replace(raw, frame=raw.frame[start:end], rows=raw.rows[start:end])
+            if preparation(some).bad["row"].n_unique() < some.frame.height:
+                return some
     raise DataError("export: expected rows that do not break the schema, to prove the bundle by, found none")
 
 

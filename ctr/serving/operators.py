@@ -4,8 +4,9 @@
 layer with an operator that no layer had before needs a line here, and the error says so. PyTorch's own exporter knows
 them all, but takes seconds for each network, decomposes them into smaller ones first, and folds weights into constants.
 
-Shapes that depend on the number of rows are built from `Shape`, `Concat` and `Mul` alone, through which ONNX infers
-values (`ctr.serving.graph_check`). Whole numbers are never negative here, so that division and remainder need no care.
+Shapes that depend on the number of rows are built from `Shape`, `Concat` and `Mul` alone. Whole numbers are never
+negative here, so that division and remainder need no care. What is new here needs a line, too, in
+`ctr.serving.graph_shapes`, which says what shape it has and refuses what we do not write.
 """
 
 from collections.abc import Callable, Sequence

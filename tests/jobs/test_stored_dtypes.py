@@ -89,9 +89,9 @@ def test_a_loss_of_auc_beyond_the_bound_is_refused(folder):
     require_small({**found, "auc": 0.7991}, settings)
     changed = {**found, "auc": 0.8, "largest_change": 0.002}
     require_small(changed, settings)
-    with pytest.raises(CtrError, match=r"export\.max_probability_change allows 0\.001; use a larger"):
+    with pytest.raises(CtrError, match=r'by 0\.002000, more than 0\.001; use export\.dtype = "float32"'):
         require_small(changed, Export(dtype="float16"))
-    require_small(changed, Export(dtype="float16", max_probability_change=0.002))
+    require_small({**changed, "largest_change": 0.0009}, Export(dtype="float16"))
     require_small({**found, "auc": 0.81}, settings)  # a gain is none
 
 

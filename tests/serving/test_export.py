@@ -64,6 +64,24 @@ def test_golden_rows_are_the_first_raw_rows(log, bundle):
     assert needed.equals(log[1].head(200).select(needed.columns))
 
 
+def test_golden_rows_are_later_ones_where_the_first_break_the_schema(train, tmp_path):
+    prices = ["a lot"] * 250 + [str(number % 9) for number in range(150)]
+    log = pl.DataFrame(
+        {"click": ["0", "1"] * 200, "price": prices, "shop": [f"s{n % 5}" for n in range(400)]}
+    )
+    log.write_csv(tmp_path / "log.csv")
+    keys = {
+        "name": "late", "label": "click", "split": {"by": "random", "valid": 0.2, "test": 0.2},
+        "read": {"max_bad_rows": 0.9},
+        "fields": [{"name": "price", "kind": "numeric", "transform": "minmax"}, {"name": "shop"}],
+    }  # fmt: skip
+    dataset = Dataset(ingest(check(keys, Schema, "schema"), tmp_path / "log.csv", tmp_path / "datasets"))
+    folder = train(dataset=dataset, source=tmp_path / "log.csv").export(tmp_path / "bundle")
+    golden = Bundle.open(folder).golden()
+    assert golden["price"].to_list() == prices[200:400]
+    assert golden["@probability"].null_count() == 50
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_broken_network_is_not_exported(train, tmp_path, value):
     trained = train()

@@ -1,6 +1,7 @@
 """The graph of every network, against PyTorch: all backbones, lists, vectors, compositions and pairs, all dtypes."""
 
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -8,12 +9,13 @@ import pytest
 import torch
 
 from ctr.dataset.crosses import CrossKeys
-from ctr.errors import CtrError
+from ctr.errors import CtrError, DataError
 from ctr.network.backbones import BACKBONES
 from ctr.network.crosses import PairLayout
 from ctr.network.network import Architecture, build
 from ctr.selection.pair_space import cross_index
 from ctr.serving import operators
+from ctr.serving import session as served
 from ctr.serving.forward import probabilities
 from ctr.serving.graph import GraphInput, network_graph
 from ctr.serving.network_files import as_stored, write_network
@@ -142,3 +144,37 @@ def test_an_operator_that_has_no_line_is_named(monkeypatch):
         network_graph(
             Architecture(rows=9, fields=2, hidden=(17,)), [GraphInput("ids", torch.int64, "B", (2,))]
         )
+
+
+@pytest.mark.parametrize(
+    ("backbone", "keys"),
+    [("fnn", {"hidden": (2100,), "dim": 64}), ("pin", {"hidden": (8,), "dim": 16, "norm": "layer"})],
+)
+def test_a_wide_network_is_within_the_limits(tmp_path, backbone, keys):
+    architecture = Architecture(rows=ROWS, fields=40, backbone=backbone, **keys)
+    session = session_of(tmp_path, build(architecture), architecture, "int8")
+    rows = rows_of(architecture, 5)
+    assert session(rows).shape == (5,)
+    assert 500 < session.most_rows < 20_000
+
+
+def test_a_network_that_is_given_fewer_rows_at_once_scores_the_same(tmp_path, monkeypatch):
+    architecture = architecture_of("deepfm")
+    network = loud(build(architecture))
+    expected = session_of(tmp_path, network, architecture, "float32").most_rows
+    monkeypatch.setattr(served, "_AT_ONCE", served._AT_ONCE // 1000)
+    assert 0 < session_of(tmp_path, network, architecture, "float32").most_rows <= expected // 1000
+    monkeypatch.setattr(served, "_AT_ONCE", 1)
+    assert session_of(tmp_path, network, architecture, "float32").most_rows == 1
+
+
+def test_what_is_no_probability_is_not_returned(tmp_path, monkeypatch):
+    architecture = architecture_of("deepfm")
+    session = session_of(tmp_path, build(architecture), architecture, "float32")
+    for wrong in (1.5, -0.25, np.inf):
+        fake = SimpleNamespace(run=lambda *_, wrong=wrong: [np.array([0.5, wrong])])
+        monkeypatch.setattr(session, "_session", fake)
+        with pytest.raises(DataError, match=f"gave a probability of {wrong}"):
+            session(rows_of(architecture, 2))
+    monkeypatch.setattr(session, "_session", SimpleNamespace(run=lambda *_: [np.array([0.0, 1.0, np.nan])]))
+    assert session(rows_of(architecture, 3)).tolist()[:2] == [0.0, 1.0]  # infinite inputs have none
