@@ -18,6 +18,7 @@ from ctr.dataset import canonical
 from ctr.dataset.bad_rows import Faults, quoting
 from ctr.dataset.expressions import Expression, dtype_text, inferred, parse_dtype, typed
 from ctr.dataset.field_cells import prepare, served
+from ctr.dataset.odd_cells import told
 from ctr.dataset.parallel import in_threads
 from ctr.dataset.plan import Plan
 from ctr.dataset.reading import Chunk
@@ -204,7 +205,10 @@ class Preparation:
         columns = []
         for name in names:
             dtype = self._types.get(name, frame[name].dtype)
-            column = typed(frame[name], dtype)
+            with told(f'column "{name}"', frame[name].dtype):
+                column = typed(frame[name], dtype)
+                if column.dtype != dtype:  # of a struct Polars casts what is inside
+                    raise TypeError
             if column.null_count() > frame[name].null_count():
                 misfit = column.is_null() & frame[name].is_not_null()
                 faults.add(

@@ -5,7 +5,9 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from ctr.errors import DataError
+from ctr.dataset.odd_cells import UNUSABLE
+from ctr.errors import DataError, out_of_memory
+from ctr.serving.python_cells import series
 
 Cells = pl.Series | Sequence[object]
 Given = Any  # a dict, a sequence of dicts, a Polars frame or a pandas frame
@@ -73,7 +75,9 @@ def _of_pandas(frame: Any, wanted: Sequence[str]) -> GivenRows:
 def _of_pandas_column(column: Any) -> Cells:
     try:
         return pl.Series(column.name, pl.from_pandas(column))
-    except (TypeError, ValueError, pl.exceptions.PolarsError):  # Arrow's own errors are among them
+    except UNUSABLE as error:
+        if out_of_memory(error):
+            raise
         cells: list[object] = column.tolist()  # of several types: each counts alone
         return cells
 
@@ -92,12 +96,9 @@ def as_frame(rows: GivenRows) -> pl.DataFrame | None:
         if rows.height > 1 and len(set(map(type, cells)) - {type(None)}) > 1:
             return None
         try:
-            columns.append(pl.Series(name, cells))
-        except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
+            columns.append(series(f'column "{name}"', name, cells))
+        except DataError:
             if rows.height > 1:
                 return None
-            raise DataError(
-                f'column "{name}": expected text, numbers, booleans, dates or lists of them, found a value of type '
-                f"{type(cells[0]).__name__} that no column can hold"
-            ) from None
+            raise
     return pl.DataFrame(columns)
