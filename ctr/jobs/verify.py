@@ -28,7 +28,13 @@ _ALONE = 20  # rows of a file that are also scored one by one
 
 
 def verify(
-    bundle: Path, file: str | None, *, run: Path | None, log: str | None, tell: Tell = lambda line: None
+    bundle: Path,
+    file: str | None,
+    *,
+    run: Path | None,
+    log: str | None,
+    allow_paths: bool = False,
+    tell: Tell = lambda line: None,
 ) -> None:
     """Verify a bundle: digests, golden rows and golden pairs; and what else is asked for.
 
@@ -37,13 +43,14 @@ def verify(
         file: raw rows that are scored in more than one way.
         run: the run that made it, to compare with on `file`; by default the one that the bundle lies in, if any.
         log: raw rows with what a server logged of them (`ctr.jobs.logged_rows`).
+        allow_paths: see `Scorer`.
         tell: takes a line for each check that is passed.
 
     Raises:
         ThresholdError: two ways differ; the message names row, field, expected and found.
         ConfigError, DataError: there is no bundle or input, or it is damaged.
     """
-    scorer = Scorer(bundle)
+    scorer = Scorer(bundle, allow_paths=allow_paths)
     tell(f"{len(scorer.bundle.manifest.files)} files are as they were exported")
     tell(f"{scorer.bundle.golden().height} golden rows have their probabilities")
     _verify_pairs(scorer, tell)

@@ -144,7 +144,7 @@ def export_bundle(
         }
         plain = json.loads(json.dumps(content))
         (built / parts.MANIFEST).write_text(parts.render_manifest(plain), encoding="utf-8")
-        return Scorer(built).bundle.bytes
+        return Scorer(built, allow_paths=True).bundle.bytes  # they were read to train it
 
 
 def _check(network: Network, dataset: Dataset, layout: Layout) -> None:

@@ -41,7 +41,8 @@ class BundleModel(PythonModel):  # type: ignore[misc]  # of a library without ty
 
     def load_context(self, context: PythonModelContext) -> None:
         """Open the bundle, which is verified as ever."""
-        self._scorer = Scorer(context.artifacts[BUNDLE])
+        # Whoever loads an MLflow model runs the code that it carries, and so trusts its bundle.
+        self._scorer = Scorer(context.artifacts[BUNDLE], allow_paths=True)
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
