@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import polars as pl
 
 from ctr.dataset.odd_cells import UNUSABLE
+from ctr.dataset.plain_cells import ABSENT
 from ctr.errors import DataError, out_of_memory
 from ctr.serving.python_cells import series
 
@@ -78,8 +80,14 @@ def _of_pandas_column(column: Any) -> Cells:
     except UNUSABLE as error:
         if out_of_memory(error):
             raise
-        cells: list[object] = column.tolist()  # of several types: each counts alone
-        return cells
+        return [_plain(cell) for cell in column.tolist()]  # of several types: each counts alone
+
+
+def _plain(cell: object) -> object:
+    """A cell without what pandas and NumPy wrap around it."""
+    if isinstance(cell, np.number | np.bool_):
+        return cell.item()
+    return None if type(cell).__name__ in ABSENT else cell
 
 
 def as_frame(rows: GivenRows) -> pl.DataFrame | None:

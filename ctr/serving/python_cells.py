@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 
 from ctr.dataset.odd_cells import UNUSABLE
+from ctr.dataset.plain_cells import ABSENT
 from ctr.errors import DataError, out_of_memory
 
 _USUAL = {type(None), str, int, float, bool}
@@ -20,7 +21,10 @@ def series(where: str, name: str, cells: Sequence[object]) -> pl.Series:
     Raises:
         DataError: no column can hold them.
     """
-    plain = [cell.tolist() if isinstance(cell, np.ndarray) else cell for cell in cells]
+    plain = [
+        None if type(cell).__name__ in ABSENT else cell.tolist() if isinstance(cell, np.ndarray) else cell
+        for cell in cells
+    ]
     try:
         found = pl.Series(name, plain)
         if not _holds_objects(found.dtype):
