@@ -187,7 +187,11 @@ def _write_description(
 ) -> None:
     """Say how cells become ids, and prove it by golden pairs."""
     described = describe_encoding(
-        schema, entries, dataset.manifest["encoding"], [field.name for field in personal.fields]
+        schema,
+        entries,
+        dataset.manifest["encoding"],
+        [field.name for field in personal.fields],
+        dataset.manifest["columns"],
     )
     write_encoding(built / parts.ENCODING, described)
     vocabulary = None if dataset.hashed else pl.read_parquet(built / parts.VOCABULARY)
