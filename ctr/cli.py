@@ -131,11 +131,14 @@ def score(
     bundle: Annotated[Path, typer.Argument(help="Folder of an exported bundle.")],
     file: Annotated[str, typer.Argument(help="Raw rows: path, glob or URL.")],
     out: Annotated[Path, typer.Option("--out", help="Parquet file to write, with a column `probability`.")],
+    allow_paths: Annotated[
+        bool, typer.Option("--allow-paths", help="Let the bundle read side tables from paths that it states.")
+    ] = False,
 ) -> None:
     """Give each raw row its click probability, in input order."""
     from ctr.serving.scorer import score_file
 
-    summary = score_file(bundle, file, out)
+    summary = score_file(bundle, file, out, allow_paths=allow_paths)
     typer.echo(f"{summary.rows:,} rows scored in {summary.seconds:.1f} s: {out}")
     if summary.null_rows:
         typer.echo(f"{summary.null_rows:,} rows break the schema and have no probability", err=True)
@@ -155,11 +158,14 @@ def verify(
             "--against-log", metavar="FILE", help="Raw rows with the ids and scores that a server logged."
         ),
     ] = None,
+    allow_paths: Annotated[
+        bool, typer.Option("--allow-paths", help="Let the bundle read side tables from paths that it states.")
+    ] = False,
 ) -> None:
     """Prove that a bundle is as it was exported, and scores as in training; exit code 4 where it does not."""
     from ctr.jobs.verify import verify as run_job
 
-    run_job(bundle, file, run=against, log=against_log, tell=typer.echo)
+    run_job(bundle, file, run=against, log=against_log, allow_paths=allow_paths, tell=typer.echo)
 
 
 @app.command()
@@ -200,6 +206,9 @@ def evaluate(
         str | None, typer.Option("--tracking", help='MLflow URI, or "none"; by default runs/mlflow.db.')
     ] = None,
     experiment: Annotated[str | None, typer.Option("--experiment", help="Of MLflow.")] = None,
+    allow_paths: Annotated[
+        bool, typer.Option("--allow-paths", help="Let the bundle read side tables from paths that it states.")
+    ] = False,
 ) -> None:
     """Measure models on a labelled log, each against the first one, and write evaluation.json, .parquet and .html."""
     from ctr.jobs.evaluate import evaluate as run_job
@@ -221,6 +230,7 @@ def evaluate(
         "exact_rows": exact_rows,
         "tracking": tracking,
         "experiment": experiment,
+        "allow_paths": allow_paths or None,
     }
     settings = evaluation_settings(config, options)
     report = run_job(settings, command=shlex.join(["ctr", *sys.argv[1:]]))

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from ctr.dataset.odd_cells import told
 from ctr.errors import DataError
 
 BAD_ROWS = {"file": pl.String, "row": pl.Int64, "column": pl.String, "found": pl.String, "reason": pl.String}
@@ -79,8 +80,11 @@ class Faults:
             return
         at = np.flatnonzero(broken.to_numpy() & self.kept)
         if len(at):
-            cells = [WITHHELD] * len(at) if self._personal else found.gather(at).to_list()
-            shown = [None if value is None else str(value) for value in cells]
+            with told(f'column "{column}"', found.dtype):
+                cells = [WITHHELD] * len(at) if self._personal else found.gather(at).to_list()
+                shown = [
+                    None if value is None else str(value).encode(errors="replace").decode() for value in cells
+                ]
             self.frames.append(bad_rows(self._file, (self._rows[at] + 1).tolist(), column, shown, reason))
             self.kept[at] = False
 

@@ -163,7 +163,7 @@ def read_admitted(path: Path) -> Ints:
         ValueError: the file does not hold ascending keys of 62 bits.
     """
     try:
-        column = pq.read_table(path).column("cross").to_numpy()
+        column = pq.read_table(path, columns=["cross"]).column(0).to_numpy()
     except (pa.ArrowException, KeyError, OSError) as error:
         raise ValueError(f"cannot be read: {error}") from None
     keys: Ints = np.array(column)  # a copy, which may be written to
@@ -181,7 +181,7 @@ def read_sketch(path: Path) -> Bits:
         ValueError: the file does not hold them.
     """
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(path, columns=list(_SKETCH))
         columns = [table.column(name) for name in _SKETCH]
     except (pa.ArrowException, KeyError, OSError) as error:
         raise ValueError(f"cannot be read: {error}") from None

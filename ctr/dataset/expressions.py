@@ -6,7 +6,12 @@ from collections.abc import Iterable
 import polars as pl
 
 from ctr.dataset.bad_rows import QuotingError
+from ctr.dataset.expression_limits import CELL, Growth, growth
 from ctr.errors import DataError, nearest
+
+_TEXT = (pl.String, pl.Binary)
+_AT_ONCE = 128 << 20  # bytes of text that may come of rows that are evaluated together
+_SHOWN = 300  # characters of an expression, and of what Polars says of it, in messages
 
 
 class Expression:
@@ -18,7 +23,8 @@ class Expression:
         columns: the columns that it may name.
 
     Raises:
-        DataError: no valid SQL, or it names an unknown column or function.
+        DataError: no valid SQL, it names an unknown column or function, or it asks for more than
+            `ctr.dataset.expression_limits` allows.
     """
 
     def __init__(self, key: str, text: str, columns: Iterable[str]) -> None:
@@ -26,8 +32,9 @@ class Expression:
         self.key, self.text = key, text
         self.is_column = text in known
         if self.is_column:
-            self._expression, self.roots = pl.col(text), [text]
+            self._expression, self.roots, self._growth = pl.col(text), [text], Growth(1, 1, 0)
             return
+        self._growth = growth(f"schema {key} = {_shown(text)}", text)
         try:
             self._expression = pl.sql_expr(text)
             self.roots = roots(text)
@@ -40,20 +47,36 @@ class Expression:
                 )
 
     def __str__(self) -> str:
-        return f'schema {self.key} = "{self.text}"'
+        return f"schema {self.key} = {_shown(self.text)}"
 
     def evaluate(self, frame: pl.DataFrame) -> pl.Series:
         """Its value for each row, shape (rows,).
 
         Raises:
-            DataError: Polars cannot evaluate it.
+            DataError: Polars cannot evaluate it, or a cell of text is too long.
         """
+        if self.is_column:
+            return frame[self.text]
+        bound = max(1, self._growth.bytes(_longest(frame.select(self.roots))))
+        if bound > _AT_ONCE:
+            raise DataError(
+                f"{self}: text of up to {bound} bytes in a cell could come of it, at most {_AT_ONCE} may"
+            )
+        rows = max(1, _AT_ONCE // bound)
+        parts = [self._evaluated(frame.slice(at, rows)) for at in range(0, max(1, frame.height), rows)]
+        return parts[0] if len(parts) == 1 else pl.concat(parts)
+
+    def _evaluated(self, frame: pl.DataFrame) -> pl.Series:
         try:
-            return frame.with_columns(self._expression.alias("@value"))["@value"]
+            found = frame.with_columns(self._expression.alias("@value"))["@value"]
         except pl.exceptions.PolarsError as error:
             reason = one_line(error)
             # Polars lists the cells that do not convert.
             raise QuotingError(f"{self}: {reason}", f"{self}: {reason.partition(': [')[0]}") from None
+        longest = _longest(found.to_frame()) if found.dtype in _TEXT else 0
+        if longest > CELL:
+            raise DataError(f"{self}: expected at most {CELL} bytes of text in a cell, found {longest}")
+        return found
 
     def check_row_wise(self, frame: pl.DataFrame) -> None:
         """Refuses what depends on other rows, as AVG(x) does: a chunk is no meaningful set of rows.
@@ -74,14 +97,25 @@ class Expression:
 def roots(text: str) -> list[str]:
     """The columns that a column name or valid SQL expression names; a name that is no SQL names itself."""
     try:
+        growth("expression", text)
         return sorted(set(pl.sql_expr(text).meta.root_names()))
-    except pl.exceptions.PolarsError:
+    except (DataError, pl.exceptions.PolarsError):
         return [text]
 
 
+def _longest(frame: pl.DataFrame) -> int:
+    """Bytes of the longest cell of text."""
+    text = [column.cast(pl.Binary).bin.size().max() for column in frame if column.dtype in _TEXT]
+    return max((size for size in text if isinstance(size, int)), default=0)
+
+
+def _shown(text: str) -> str:
+    return f'"{text}"' if len(text) <= _SHOWN else f'"{text[:_SHOWN]}..."'
+
+
 def one_line(error: BaseException) -> str:
-    """The first line of an error's message."""
-    return (str(error).splitlines() or [type(error).__name__])[0].strip()
+    """The first line of an error's message, without an end that nobody reads."""
+    return (str(error).splitlines() or [type(error).__name__])[0].strip()[:_SHOWN]
 
 
 def _hint(text: str, error: BaseException, known: list[str]) -> str:

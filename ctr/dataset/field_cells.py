@@ -1,12 +1,13 @@
 """A field's cells in canonical form: what is counted, looked up or scaled, and which cells are no such thing."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import polars as pl
 
 from ctr.dataset import canonical
 from ctr.dataset.field_spec import Cell, FieldSpec
+from ctr.dataset.odd_cells import told
 from ctr.errors import DataError
 
 
@@ -35,7 +36,11 @@ def prepare(field: FieldSpec, values: pl.Series, missing_values: Sequence[Cell] 
     Raises:
         ConfigError, DataError: the column has a type that the field cannot have.
     """
-    missing = canonical.texts([*missing_values, *field.missing_values])
+    with told(f'field "{field.name}"', values.dtype):
+        return _prepared(field, values, canonical.texts([*missing_values, *field.missing_values]))
+
+
+def _prepared(field: FieldSpec, values: pl.Series, missing: Collection[str]) -> Cells:
     if field.kind == "vector":
         assert field.size is not None, "the schema has checked it"
         found, broken = canonical.vectors(values, field.size, field.separator, field.name)

@@ -72,7 +72,7 @@ class KeptValues:
             ValueError: the file does not hold as many fingerprints of so many bits, in order.
         """
         try:
-            column = pq.read_table(path).column("fingerprint").to_numpy()
+            column = pq.read_table(path, columns=["fingerprint"]).column(0).to_numpy()
         except (pa.ArrowException, KeyError, OSError) as error:
             raise ValueError(f"cannot be read: {error}") from None
         if column.dtype != np.int64 or len(column) != values:

@@ -13,7 +13,7 @@ BLANKS = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map
 # Python's `float` also takes "1_0" and digits of other scripts.
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _NAN = frozenset({"nan", "+nan", "-nan"})
-_ABSENT = frozenset({"NAType", "NaTType"})  # what pandas calls missing
+ABSENT = frozenset({"NAType", "NaTType"})  # what pandas calls missing
 
 
 class UnplainCellError(Exception):
@@ -37,7 +37,7 @@ def text_of(cell: object) -> str | None:
         return str(cell)
     if kind is bool:
         return "true" if cell else "false"
-    if kind.__name__ in _ABSENT:
+    if kind.__name__ in ABSENT:
         return None
     raise UnplainCellError
 
@@ -68,7 +68,7 @@ def number_of(cell: object, missing: frozenset[str]) -> float | None:
         if _NUMBER.fullmatch(text) is None:
             raise UnplainCellError
         found = float(text)
-    elif cell is None or kind.__name__ in _ABSENT:
+    elif cell is None or kind.__name__ in ABSENT:
         return None
     elif kind is bool or (kind is int and -_WORD <= cell < _WORD):  # type: ignore[operator]  # an int
         found = float(cell)  # type: ignore[arg-type]  # an int or bool

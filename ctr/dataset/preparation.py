@@ -18,6 +18,7 @@ from ctr.dataset import canonical
 from ctr.dataset.bad_rows import Faults, quoting
 from ctr.dataset.expressions import Expression, dtype_text, inferred, parse_dtype, typed
 from ctr.dataset.field_cells import prepare, served
+from ctr.dataset.odd_cells import told
 from ctr.dataset.parallel import in_threads
 from ctr.dataset.plan import Plan
 from ctr.dataset.reading import Chunk
@@ -26,6 +27,8 @@ from ctr.dataset.side_tables import Partners, SideTables
 from ctr.dataset.split_keys import SplitKey, split_key
 from ctr.dataset.split_spec import TimeSplit
 from ctr.errors import DataError
+
+_DERIVED_BYTES, _DERIVED_ROW_BYTES = 64 << 20, 8192  # of all derived columns
 
 
 @dataclass(frozen=True)
@@ -145,9 +148,10 @@ class Preparation:
         frame, _ = self._sides.join(chunk.frame, self._joins)
         worked = self._typed(frame, Faults(chunk.file, chunk.rows)).head(1000)
         with quoting(not chunk.personal):
+            most = _most(worked)
             for name, expression in self._plan.derived.items():
                 expression.check_row_wise(worked)
-                worked = worked.with_columns(expression.evaluate(worked).alias(name))
+                worked = _with(worked, name, expression, most)
             for expression in self._plan.checked:
                 expression.check_row_wise(worked)
 
@@ -166,8 +170,9 @@ class Preparation:
         frame, unmatched = self._sides.join(chunk.frame, self._joins)
         faults = Faults(chunk.file, chunk.rows, chunk.personal)
         worked = self._typed(frame, faults)
+        most = _most(worked)
         for name, expression in self._plan.derived.items():
-            worked = worked.with_columns(expression.evaluate(worked).alias(name))
+            worked = _with(worked, name, expression, most)
         filtered = self._filter(worked, faults)
         extra = self._training_columns(frame, worked, chunk, faults)
         sources = {field.name: self._source(field.name, frame, worked) for field in self._read}
@@ -200,7 +205,10 @@ class Preparation:
         columns = []
         for name in names:
             dtype = self._types.get(name, frame[name].dtype)
-            column = typed(frame[name], dtype)
+            with told(f'column "{name}"', frame[name].dtype):
+                column = typed(frame[name], dtype)
+                if column.dtype != dtype:  # of a struct Polars casts what is inside
+                    raise TypeError
             if column.null_count() > frame[name].null_count():
                 misfit = column.is_null() & frame[name].is_not_null()
                 faults.add(
@@ -269,6 +277,23 @@ class Preparation:
 def side_table_path(number: int) -> str:
     """Where a dataset keeps the side table of a join, relative to its folder."""
     return f"side_tables/{number:05d}.parquet"
+
+
+def _most(frame: pl.DataFrame) -> int:
+    """Bytes that a frame may take with all its derived columns."""
+    return int(frame.estimated_size()) + _DERIVED_BYTES + _DERIVED_ROW_BYTES * frame.height
+
+
+def _with(frame: pl.DataFrame, name: str, expression: Expression, most: int) -> pl.DataFrame:
+    """The frame with one more derived column.
+
+    Raises:
+        DataError: see `Expression.evaluate`; or the frame takes more than `most` bytes then.
+    """
+    found = frame.with_columns(expression.evaluate(frame).alias(name))
+    if found.estimated_size() > most:
+        raise DataError(f"{expression}: derived columns of {frame.height} rows take more than {most} bytes")
+    return found
 
 
 def _true_as_one(values: pl.Series) -> pl.Series:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field as Key
 from pydantic import field_validator, model_validator
 
+from ctr.dataset.expression_limits import DERIVED
 from ctr.dataset.field_spec import Cell, FieldSpec, sharing_mistakes
 from ctr.dataset.split_spec import RandomSplit, Split, TimeSplit, parse_duration
 from ctr.settings import Strict, check, load_toml
@@ -137,7 +138,7 @@ class Schema(Strict):
     row_id: str | None = None
     missing_values: list[Cell] = []
     true_probability: str | None = None
-    derive: dict[str, str] = {}
+    derive: Annotated[dict[str, str], Key(max_length=DERIVED)] = {}
     read: Read = Read()
     split: Split = RandomSplit(by="random")
     fields: Annotated[list[FieldSpec], Key(min_length=1)]

@@ -81,6 +81,7 @@ def evaluate(
                     list(dict.fromkeys(keys)) if number == 0 else [],
                     scratch / f"{number}.parquet",
                     partial(_show, status, f"scoring with {model.name}"),
+                    allow_paths=settings.allow_paths,
                 )
             )
             seconds[f"score {model.name}"] = time.perf_counter() - started

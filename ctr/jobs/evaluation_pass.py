@@ -57,7 +57,13 @@ class ScoredLog:
 
 
 def score_log(
-    model: NamedBundle, data: Sequence[str], keys: Sequence[str], path: Path, progress: Progress | None = None
+    model: NamedBundle,
+    data: Sequence[str],
+    keys: Sequence[str],
+    path: Path,
+    progress: Progress | None = None,
+    *,
+    allow_paths: bool = False,
 ) -> ScoredLog:
     """Score a log with a bundle: labels, `where` and weights by the bundle's own schema.
 
@@ -70,20 +76,22 @@ def score_log(
         keys: fields of the log to keep beside the scores.
         path: the parquet file to write.
         progress: called with the share of the log that is done.
+        allow_paths: whether a bundle that was given by its own folder may read side tables from a path.
 
     Raises:
         ConfigError: there is no such bundle, log, or key.
         DataError: the bundle is damaged, the log lacks the label or a column, or too many rows break the schema.
     """
     try:
-        return _Pass(model, keys, path).run(data, progress)
+        return _Pass(model, keys, path, allow_paths).run(data, progress)
     except CtrError as error:
         raise type(error)(f'model "{model.name}": {error}') from None
 
 
 class _Pass:
-    def __init__(self, model: NamedBundle, keys: Sequence[str], path: Path) -> None:
-        self._scorer = Scorer(model.folder)
+    def __init__(self, model: NamedBundle, keys: Sequence[str], path: Path, allow_paths: bool) -> None:
+        ours = model.folder != Path(model.given)  # a run's, or from the registry
+        self._scorer = Scorer(model.folder, allow_paths=ours or allow_paths)
         self._keys = list(keys)
         bundle = self._scorer.bundle
         shipped = bundle.manifest.model.shipped

@@ -69,6 +69,8 @@ class EvaluationSettings(Strict):
         independent of each other, by default each row is.
     min_auc, max_drop: of every model but the first, or of the only one.
     exact_rows: rows up to which AUC is exact; unset, as many as fit into memory.
+    allow_paths: whether bundles that are given by their own folder may read side tables from a path; runs and
+        registered models are ours, and may.
     tracking: an MLflow URI, or "none"; unset, the SQLite file beside the runs.
     """
 
@@ -83,6 +85,7 @@ class EvaluationSettings(Strict):
     max_drop: NotNegative | None = None
     guardrails: list[Guardrail] = Key(default=[], alias="guardrail")
     exact_rows: Annotated[int, Key(ge=0)] | None = None
+    allow_paths: bool = False
     tracking: str | None = None
     experiment: str = Key(default="ctr", min_length=1)
     seed: int = 0

@@ -15,7 +15,7 @@ from ctr.errors import ConfigError, CtrError, ThresholdError
 from ctr.jobs.logged_rows import PROBABILITY, differences, logged_columns
 from ctr.jobs.training_path import TrainingPath
 from ctr.serving.bundle import Bundle
-from ctr.serving.encoding_file import describe_encoding
+from ctr.serving.encoding_file import VERSION, describe_encoding
 from ctr.serving.golden_pairs import mismatches
 from ctr.serving.manifest import DESCRIBED, ENCODING, PAIRS, SCHEMA, broken
 from ctr.serving.reading_keys import reading_keys
@@ -30,7 +30,13 @@ _ALONE = 20  # rows of a file that are also scored one by one
 
 
 def verify(
-    bundle: Path, file: str | None, *, run: Path | None, log: str | None, tell: Tell = lambda line: None
+    bundle: Path,
+    file: str | None,
+    *,
+    run: Path | None,
+    log: str | None,
+    allow_paths: bool = False,
+    tell: Tell = lambda line: None,
 ) -> None:
     """Verify a bundle: digests, golden rows and golden pairs; and what else is asked for.
 
@@ -39,13 +45,14 @@ def verify(
         file: raw rows that are scored in more than one way.
         run: the run that made it, to compare with on `file`; by default the one that the bundle lies in, if any.
         log: raw rows with what a server logged of them (`ctr.jobs.logged_rows`).
+        allow_paths: see `Scorer`.
         tell: takes a line for each check that is passed.
 
     Raises:
         ThresholdError: two ways differ; the message names row, field, expected and found.
         ConfigError, DataError: there is no bundle or input, or it is damaged.
     """
-    scorer = Scorer(bundle)
+    scorer = Scorer(bundle, allow_paths=allow_paths)
     tell(f"{len(scorer.bundle.manifest.files)} files are as they were exported")
     tell(f"{scorer.bundle.golden().height} golden rows have their probabilities")
     _verify_description(scorer.bundle, tell)
@@ -68,10 +75,14 @@ def _verify_description(bundle: Bundle, tell: Tell) -> None:
     manifest = bundle.manifest
     if manifest.format_version < DESCRIBED:
         return
+    found = bundle.encoding()
+    if isinstance(found, dict) and found.get("version") in range(1, VERSION):
+        tell(f'"{ENCODING}" is of version {found["version"]}, from before joins were described: not compared')
+        return
     entries = [entry.model_dump() for entry in manifest.fields]
     personal = [field.name for field in manifest.personal.fields] if manifest.personal else []
-    expected = describe_encoding(bundle.schema, entries, manifest.encoding, personal)
-    if bundle.encoding() != json.loads(json.dumps(expected)):
+    expected = describe_encoding(bundle.schema, entries, manifest.encoding, personal, manifest.columns)
+    if found != json.loads(json.dumps(expected)):
         raise broken(bundle.folder, f'"{ENCODING}" says otherwise how cells are encoded than "{SCHEMA}"')
     tell(f'"{ENCODING}" says how the bundle encodes cells')
 

@@ -32,12 +32,14 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from ctr.dataset.crosses import CrossKeys, feature_words, read_admitted, read_sketch
+from ctr.dataset.expressions import roots
 from ctr.dataset.hashing import vocabulary_keys
 from ctr.dataset.kept_values import KeptValues
 from ctr.dataset.placed import PlacedFeatures, PlacedKeys
 from ctr.dataset.placement import Placement
 from ctr.dataset.preparation import side_table_path
 from ctr.dataset.schema import Schema
+from ctr.dataset.split_spec import TimeSplit
 from ctr.serving.golden_pairs import COLUMNS
 from ctr.serving.limits import check_parquet, check_tensors, read_parquet, refusing
 from ctr.serving.manifest import (
@@ -119,7 +121,7 @@ class Bundle:
         Raises:
             DataError: they are not.
         """
-        frame = self._parquet(VOCABULARY)
+        frame = self._parquet(VOCABULARY, VOCABULARY_COLUMNS)
         if dict(frame.schema) != VOCABULARY_COLUMNS:
             raise broken(self.folder, f'"{VOCABULARY}": expected the columns {", ".join(VOCABULARY_COLUMNS)}')
         ids, rows = frame["id"].fill_null(0).to_numpy(), self.manifest.architecture.get("rows")
@@ -223,14 +225,26 @@ class Bundle:
 
     def side_tables(self) -> list[pl.DataFrame]:
         """One frame per join of `schema` whose table is embedded."""
-        embedded = [join for join in self.schema.joins if join.at_scoring == "bundle"]
-        return [self._parquet(side_table_path(number)) for number in range(len(embedded))]
+        embedded, named = [join for join in self.schema.joins if join.at_scoring == "bundle"], self._named()
+        return [self._parquet(side_table_path(number), named) for number in range(len(embedded))]
+
+    def _named(self) -> set[str]:
+        """All columns of rows and side tables that the schema names; others are not read."""
+        schema = self.schema
+        texts = [*schema.derive.values(), schema.label, schema.where, schema.weight, schema.row_id]
+        names = {*self.columns, *(field.name for field in schema.fields)}
+        names |= {root for text in texts if text for root in roots(text)}
+        if isinstance(schema.split, TimeSplit):
+            names.add(schema.split.column)
+        for join in schema.joins:
+            names |= {name for name in (join.on, join.time, schema.log_time(join)) if name}
+        return names
 
     def pairs(self) -> pl.DataFrame | None:
         """Golden pairs (`ctr.serving.golden_pairs`); None in the formats before they were."""
         if self.manifest.format_version < DESCRIBED:
             return None
-        frame = self._parquet(PAIRS)
+        frame = self._parquet(PAIRS, COLUMNS)
         if dict(frame.schema) != COLUMNS:
             raise broken(self.folder, f'"{PAIRS}": expected the columns {", ".join(COLUMNS)}')
         return frame
@@ -253,7 +267,7 @@ class Bundle:
         Raises:
             DataError: not even one has a probability, or one has none from 0 to 1.
         """
-        frame = self._parquet(GOLDEN)
+        frame = self._parquet(GOLDEN, {GOLDEN_PROBABILITY, *self._named()})
         if frame.schema.get(GOLDEN_PROBABILITY) != pl.Float64:
             raise broken(self.folder, f'"{GOLDEN}": expected a column "{GOLDEN_PROBABILITY}" of type Float64')
         there = frame[GOLDEN_PROBABILITY].drop_nulls()
@@ -266,13 +280,14 @@ class Bundle:
 
     def _check_size(self, name: str) -> None:
         try:
-            check_parquet(self.folder / name)
+            if check_parquet(self.folder / name):
+                raise ValueError("it holds long text, expected numbers")
         except ValueError as error:
             raise ValueError(f"cannot be read: {error}") from None
 
-    def _parquet(self, name: str) -> pl.DataFrame:
+    def _parquet(self, name: str, columns: Collection[str]) -> pl.DataFrame:
         try:
-            return read_parquet(self.folder / name)
+            return read_parquet(self.folder / name, columns)
         except ValueError as error:
             raise broken(self.folder, f'"{name}" cannot be read: {error}') from None
 

@@ -19,7 +19,7 @@ from ctr.dataset.field_cells import prepare, served
 from ctr.dataset.field_spec import Cell
 from ctr.dataset.personal import Personal
 from ctr.dataset.plain_cells import UnplainCellError, number_of, text_of
-from ctr.errors import DataError
+from ctr.serving.python_cells import series
 from ctr.serving.rows import FieldRows, field_rows
 
 _SURE = 1e-9  # closer to a whole number than this, a square of a logarithm may round either way
@@ -98,17 +98,7 @@ class CellEncoder:
         return CellRows(field_rows(frame, self.spec), broken)
 
     def _series(self, cells: Sequence[object]) -> pl.Series:
-        try:
-            return pl.Series(self.spec.name, cells)
-        except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError) as error:
-            found = (
-                "text that UTF-8 cannot say (a lone surrogate)"
-                if isinstance(error, UnicodeEncodeError)
-                else f"a value of type {type(cells[0]).__name__} that no column can hold"
-            )
-            raise DataError(
-                f'field "{self.spec.name}": expected text, numbers, booleans, dates or lists of them, found {found}'
-            ) from None
+        return series(f'field "{self.spec.name}"', self.spec.name, cells)
 
     def _plain_way(self) -> Callable[[Sequence[object]], FieldRows]:
         spec = self.spec

@@ -9,9 +9,11 @@ from ctr.dataset import canonical
 from ctr.dataset.field_cells import served
 from ctr.dataset.field_spec import FieldSpec
 from ctr.dataset.plain_cells import BLANKS
+from ctr.dataset.preparation import side_table_path
 from ctr.dataset.schema import Schema
+from ctr.dataset.split_spec import TimeSplit, parse_duration
 
-VERSION = 1
+VERSION = 2
 HASH = {
     "name": "xxhash64",
     "seed": 0,
@@ -25,7 +27,11 @@ PSEUDONYM = {"name": "HMAC-SHA256", "of": "'ctr value', U+0000, text, in UTF-8",
 
 
 def describe_encoding(
-    schema: Schema, entries: Sequence[Mapping[str, Any]], encoding: str, personal: Sequence[str]
+    schema: Schema,
+    entries: Sequence[Mapping[str, Any]],
+    encoding: str,
+    personal: Sequence[str],
+    types: Mapping[str, str],
 ) -> dict[str, Any]:
     """What the file says.
 
@@ -34,6 +40,7 @@ def describe_encoding(
         entries: of the manifest's `fields`.
         encoding: "vocabulary" or "hashed".
         personal: names of the columns whose cells are replaced by pseudonyms.
+        types: of columns in expressions, by name.
     """
     specs = {spec.name: spec for spec in schema.fields}
     return {
@@ -43,6 +50,10 @@ def describe_encoding(
         "hash": HASH,
         "pseudonym": PSEUDONYM,
         "blanks": [ord(blank) for blank in BLANKS],
+        "personal": sorted(personal),
+        "joins": _joins(schema),
+        "types": dict(types),
+        "expressions": [{"name": name, "expression": text} for name, text in schema.derive.items()],
         "fields": [_field(schema, specs[entry["name"]], entry, personal) for entry in entries],
     }
 
@@ -50,6 +61,27 @@ def describe_encoding(
 def write_encoding(path: Path, content: Mapping[str, Any]) -> None:
     """Write it as JSON."""
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _joins(schema: Schema) -> list[dict[str, Any]]:
+    """The side tables whose attributes rows get before expressions are evaluated, in their order."""
+    found, embedded = [], 0
+    for join in schema.joins:
+        table = side_table_path(embedded) if join.at_scoring == "bundle" else None
+        embedded += table is not None
+        longest = None if join.max_age is None else parse_duration(join.max_age)
+        found.append(
+            {
+                "table": table,
+                "input": None if table else join.input,
+                "on": join.on,
+                "time": join.time,
+                "log_time": schema.log_time(join),
+                "max_age_seconds": None if longest is None else longest.total_seconds(),
+                "timezone": schema.split.timezone if isinstance(schema.split, TimeSplit) else "UTC",
+            }
+        )
+    return found
 
 
 def _field(

@@ -144,7 +144,7 @@ def export_bundle(
         }
         plain = json.loads(json.dumps(content))
         (built / parts.MANIFEST).write_text(parts.render_manifest(plain), encoding="utf-8")
-        return Scorer(built).bundle.bytes
+        return Scorer(built, allow_paths=True).bundle.bytes  # they were read to train it
 
 
 def _check(network: Network, dataset: Dataset, layout: Layout) -> None:
@@ -187,7 +187,11 @@ def _write_description(
 ) -> None:
     """Say how cells become ids, and prove it by golden pairs."""
     described = describe_encoding(
-        schema, entries, dataset.manifest["encoding"], [field.name for field in personal.fields]
+        schema,
+        entries,
+        dataset.manifest["encoding"],
+        [field.name for field in personal.fields],
+        dataset.manifest["columns"],
     )
     write_encoding(built / parts.ENCODING, described)
     vocabulary = None if dataset.hashed else pl.read_parquet(built / parts.VOCABULARY)

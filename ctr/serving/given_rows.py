@@ -3,9 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import polars as pl
 
-from ctr.errors import DataError
+from ctr.dataset.odd_cells import UNUSABLE
+from ctr.dataset.plain_cells import ABSENT
+from ctr.errors import DataError, out_of_memory
+from ctr.serving.python_cells import series
 
 Cells = pl.Series | Sequence[object]
 Given = Any  # a dict, a sequence of dicts, a Polars frame or a pandas frame
@@ -73,9 +77,17 @@ def _of_pandas(frame: Any, wanted: Sequence[str]) -> GivenRows:
 def _of_pandas_column(column: Any) -> Cells:
     try:
         return pl.Series(column.name, pl.from_pandas(column))
-    except (TypeError, ValueError, pl.exceptions.PolarsError):  # Arrow's own errors are among them
-        cells: list[object] = column.tolist()  # of several types: each counts alone
-        return cells
+    except UNUSABLE as error:
+        if out_of_memory(error):
+            raise
+        return [_plain(cell) for cell in column.tolist()]  # of several types: each counts alone
+
+
+def _plain(cell: object) -> object:
+    """A cell without what pandas and NumPy wrap around it."""
+    if isinstance(cell, np.number | np.bool_):
+        return cell.item()
+    return None if type(cell).__name__ in ABSENT else cell
 
 
 def as_frame(rows: GivenRows) -> pl.DataFrame | None:
@@ -92,12 +104,9 @@ def as_frame(rows: GivenRows) -> pl.DataFrame | None:
         if rows.height > 1 and len(set(map(type, cells)) - {type(None)}) > 1:
             return None
         try:
-            columns.append(pl.Series(name, cells))
-        except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
+            columns.append(series(f'column "{name}"', name, cells))
+        except DataError:
             if rows.height > 1:
                 return None
-            raise DataError(
-                f'column "{name}": expected text, numbers, booleans, dates or lists of them, found a value of type '
-                f"{type(cells[0]).__name__} that no column can hold"
-            ) from None
+            raise
     return pl.DataFrame(columns)

@@ -40,6 +40,22 @@ def embedded(schema: Schema, join: Join, number: int) -> Join:
     )
 
 
+def check_paths(schema: Schema, folder: Path) -> None:
+    """Refuse to read side tables from outside the bundle, for a caller who has not said that it may.
+
+    A bundle from elsewhere could name any file or address that whoever scores with it can reach.
+
+    Raises:
+        ConfigError: the bundle has such a side table.
+    """
+    for join in schema.joins:
+        if join.at_scoring == "path":
+            raise ConfigError(
+                f'bundle "{folder}" reads a side table from outside, "{join.input[:200]}": if you trust the bundle, '
+                "add --allow-paths (in Python allow_paths=True, in an evaluation's TOML allow_paths = true)"
+            )
+
+
 def table_at_path(join: Join, personal: Personal, folder: Path) -> pl.DataFrame:
     """The side table that a bundle reads from where its join says, relative to the working directory.
 

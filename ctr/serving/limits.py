@@ -4,28 +4,37 @@ Digests find accidental damage; whoever means harm computes them anew. So each f
 a lie: what reading it takes is bounded by a multiple of its size on disk, whatever it says of itself.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from ctr.errors import CtrError, out_of_memory
 from ctr.serving.manifest import broken, first_line
 from ctr.serving.parquet_footer import check_footer
+from ctr.serving.parquet_pages import unpacked
 
 _COLUMNS, _DEPTH = 10_000, 8
 _ROWS_PER_BYTE = 64  # vocabularies have less than one
-_BYTES_PER_BYTE = 256  # uncompressed
-_SLACK_ROWS, _SLACK_BYTES = 10_000, 16 << 20
+_CELLS_PER_BYTE = 128  # over all columns
+_BYTES_PER_BYTE = 256  # unpacked, as they stand in pages
+_TEXT_PER_BYTE = 64  # once each cell has its own; vocabularies have less than ten
+_SLACK_ROWS, _SLACK_CELLS, _SLACK_BYTES = 10_000, 2_000_000, 16 << 20
+_PAGES, _BYTES_PER_PAGE = 40_000, 4096  # many pages are of many bytes
 _HEADER = 8 << 20  # bytes of the header of a safetensors file: of about 50,000 tensors
 
 
-def check_parquet(path: Path) -> None:
+def check_parquet(path: Path) -> list[str]:
     """Refuse a parquet file whose content may be too large, or nested too deep, for its size.
+
+    Returns:
+        Columns of text by dictionary that may be too long once each cell has its own: nobody has looked at it yet.
 
     Raises:
         ValueError: says what is too large, or that it is no parquet file.
@@ -36,35 +45,85 @@ def check_parquet(path: Path) -> None:
         footer = pq.read_metadata(path)
         groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
         chunks = [group.column(place) for group in groups for place in range(group.num_columns)]
-        values = max([footer.num_rows, *(chunk.num_values for chunk in chunks)])
-        stated = sum(chunk.total_uncompressed_size for chunk in chunks)
     except (pa.ArrowException, OSError, OverflowError) as error:
         raise ValueError(first_line(error)) from None
     if sum(group.num_rows for group in groups) != footer.num_rows or footer.num_rows < 0:
         raise ValueError("its groups of rows do not add up")
-    if values > _ROWS_PER_BYTE * size + _SLACK_ROWS:
-        raise ValueError(f"it says that it holds {values} rows or values in {size} bytes")
-    if stated > _BYTES_PER_BYTE * size + _SLACK_BYTES or any(
-        chunk.total_uncompressed_size < 0 for chunk in chunks
-    ):
-        raise ValueError(f"it says that it unpacks to {stated} bytes from {size}")
+    counts = [chunk.num_values for chunk in chunks]
+    largest = max([footer.num_rows, *counts])
+    if min(counts, default=0) < 0 or largest > _ROWS_PER_BYTE * size + _SLACK_ROWS:
+        raise ValueError(f"it says that it holds {largest} rows or values in {size} bytes")
+    if sum(counts) > _CELLS_PER_BYTE * size + _SLACK_CELLS:
+        raise ValueError(f"it says that it holds {sum(counts)} cells in {size} bytes")
+    if sum(chunk.total_compressed_size for chunk in chunks) > size:
+        raise ValueError("its columns take more bytes than it has")
+    return _check_pages(path, size, footer, chunks)
 
 
-def read_parquet(path: Path) -> pl.DataFrame:
-    """A parquet file as a frame, within the limits; text is made sure to be UTF-8.
+def _check_pages(path: Path, size: int, footer: pq.FileMetaData, chunks: list[Any]) -> list[str]:
+    unpacking = text = fixed = 0
+    pages, growing = _PAGES + size // _BYTES_PER_PAGE, set[str]()
+    with path.open("rb") as stream:
+        for number, chunk in enumerate(chunks):
+            found = unpacked(stream, chunk, pages)
+            pages -= found.pages
+            unpacking += found.bytes
+            if unpacking > _BYTES_PER_BYTE * size + _SLACK_BYTES:
+                raise ValueError(f"it says that it unpacks to {unpacking} bytes from {size}")
+            if chunk.physical_type == "FIXED_LEN_BYTE_ARRAY":
+                fixed += found.values * footer.schema.column(number % footer.num_columns).length
+            elif chunk.physical_type == "BYTE_ARRAY" and found.dictionary:
+                growing.add(chunk.path_in_schema)
+                text += found.values * found.dictionary  # at most: no entry is longer than all of them
+    if fixed > _text_limit(size):
+        raise ValueError(f"it says that it holds {fixed} bytes of text in {size}")
+    return sorted(growing) if text > _text_limit(size) else []
+
+
+def _text_limit(size: int) -> int:
+    return _TEXT_PER_BYTE * size + _SLACK_BYTES
+
+
+def read_parquet(path: Path, columns: Collection[str]) -> pl.DataFrame:
+    """Those of the given columns that a parquet file has, as a frame; text is made sure to be UTF-8.
 
     Raises:
         ValueError: it is beyond a limit, or damaged.
     """
-    check_parquet(path)
+    growing = check_parquet(path)
     try:
-        table = pq.read_table(path, use_threads=False, memory_map=False)
+        if growing:
+            # Codes and dictionaries as they are in the file: no cell has text of its own yet.
+            text = sum(map(_text_bytes, _read(path, columns, growing).columns))
+            if text > _text_limit(path.stat().st_size):
+                raise ValueError(f"it holds {text} bytes of text in {path.stat().st_size}")
+        table = _read(path, columns, [])
         table.validate(full=True)
         found = pl.from_arrow(table)
     except (pa.ArrowException, pl.exceptions.PolarsError, OSError, OverflowError, KeyError) as error:
         raise ValueError(first_line(error)) from None
     assert isinstance(found, pl.DataFrame), "a table is a frame"
     return found
+
+
+def _read(path: Path, columns: Collection[str], by_dictionary: list[str]) -> pa.Table:
+    with pq.ParquetFile(path, read_dictionary=by_dictionary) as file:
+        there = [name for name in file.schema_arrow.names if name in columns]
+        return file.read(columns=there, use_threads=False)
+
+
+def _text_bytes(column: pa.ChunkedArray) -> int:
+    """Bytes of text once each cell has its own; of what is coded by a dictionary alone."""
+    total = 0
+    for part in column.chunks:
+        while pa.types.is_list(part.type) or pa.types.is_large_list(part.type):
+            part = part.flatten()  # the items of its lists
+        if pa.types.is_dictionary(part.type):
+            lengths = pc.binary_length(part.dictionary).cast(pa.int64())
+            total += pc.sum(lengths.take(part.indices)).as_py() or 0
+        elif pa.types.is_nested(part.type):
+            raise ValueError("it holds long text in columns within columns")
+    return total
 
 
 def check_tensors(path: Path) -> None:

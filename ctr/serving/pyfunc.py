@@ -16,6 +16,7 @@ import polars as pl
 from mlflow.models import ModelSignature
 from mlflow.pyfunc import PythonModel, PythonModelContext, save_model
 from mlflow.types import ColSpec, Schema
+from mlflow.types.schema import AnyType
 
 import ctr
 from ctr.serving.bundle import GOLDEN_PROBABILITY, Bundle
@@ -41,7 +42,8 @@ class BundleModel(PythonModel):  # type: ignore[misc]  # of a library without ty
 
     def load_context(self, context: PythonModelContext) -> None:
         """Open the bundle, which is verified as ever."""
-        self._scorer = Scorer(context.artifacts[BUNDLE])
+        # Whoever loads an MLflow model runs the code that it carries, and so trusts its bundle.
+        self._scorer = Scorer(context.artifacts[BUNDLE], allow_paths=True)
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -51,7 +53,7 @@ class BundleModel(PythonModel):  # type: ignore[misc]  # of a library without ty
         Raises:
             DataError: a column is missing, or has a type that its field cannot have.
         """
-        return pd.DataFrame({PROBABILITY: self._scorer.score(pl.from_pandas(model_input))})
+        return pd.DataFrame({PROBABILITY: self._scorer.score(model_input)})
 
 
 def write_model(bundle: Path, folder: Path) -> None:
@@ -89,11 +91,8 @@ def _signature(columns: pl.Schema) -> ModelSignature:
     return ModelSignature(Schema(inputs), Schema([ColSpec("double", PROBABILITY)]))
 
 
-def _type(dtype: pl.DataType) -> str:
-    if dtype == pl.Boolean:
-        return "boolean"
-    if dtype.is_integer():
-        return "long"
-    if dtype.is_numeric():
-        return "double"
-    return "datetime" if dtype.is_temporal() else "string"
+def _type(dtype: pl.DataType) -> str | AnyType:
+    """Of a column. MLflow's "long" and "boolean" take no null, and its "double" no integer: those are any type."""
+    if dtype.is_temporal():
+        return "datetime"
+    return "string" if dtype == pl.String else AnyType()

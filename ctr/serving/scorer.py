@@ -20,7 +20,7 @@ from ctr.errors import ConfigError, DataError, memory_told, nearest
 from ctr.serving.bundle import GOLDEN_PROBABILITY, Bundle
 from ctr.serving.forward_pass import forward_pass
 from ctr.serving.given_rows import Given
-from ctr.serving.joins import joined_from, table_at_path
+from ctr.serving.joins import check_paths, joined_from, table_at_path
 from ctr.serving.limits import refusing
 from ctr.serving.manifest import GOLDEN, VOCABULARY, broken
 from ctr.serving.probability_file import ProbabilityFile
@@ -43,19 +43,25 @@ class Scorer:
     Args:
         bundle: a bundle or its folder.
         batch_size: most rows in one pass through the network; memory grows with it, results do not change.
+        allow_paths: whether the bundle may read the side tables that its joins want from a path or URL.
 
     encoder, reader: from prepared rows to ids, and from these to places in the table (None where ids are rows of it).
 
     Raises:
-        ConfigError: there is no bundle, it was written by a newer version, or personal data lack their key.
+        ConfigError: there is no bundle, it was written by a newer version, personal data lack their key, or a path is
+            not allowed.
         DataError: the bundle is damaged, or its golden rows do not get the probabilities that they had at export.
     """
 
-    def __init__(self, bundle: str | Path | Bundle, batch_size: int = 8192) -> None:
+    def __init__(
+        self, bundle: str | Path | Bundle, batch_size: int = 8192, *, allow_paths: bool = False
+    ) -> None:
         if batch_size < 1:
             raise ConfigError(f"batch_size: expected at least 1, found {batch_size}")
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         self._batch_size = batch_size
+        if not allow_paths:
+            check_paths(self.bundle.schema, self.bundle.folder)
         with refusing(self.bundle.folder):
             self._make_ready()
 
@@ -235,6 +241,7 @@ def score_file(
     *,
     progress: Progress | None = None,
     max_bad_rows: float | None = None,
+    allow_paths: bool = False,
 ) -> ScoreSummary:
     """Score a file of raw rows, in constant memory.
 
@@ -247,6 +254,7 @@ def score_file(
         out: the file to write; an existing one is replaced.
         progress: called with "score" and the share of the input that is done.
         max_bad_rows: share of rows that may break the schema; by default the schema's.
+        allow_paths: see `Scorer`.
 
     Raises:
         ConfigError: there is no such input or bundle, personal data lack their key, or `out` cannot be meant.
@@ -254,7 +262,7 @@ def score_file(
         CtrError: `out` cannot be written.
     """
     started = time.perf_counter()
-    scorer = Scorer(bundle)
+    scorer = Scorer(bundle, allow_paths=allow_paths)
     limit = scorer.bundle.schema.read.max_bad_rows if max_bad_rows is None else max_bad_rows
     if not 0.0 <= limit <= 1.0:
         raise ConfigError(f"max_bad_rows: expected a share from 0 to 1, found {limit}")

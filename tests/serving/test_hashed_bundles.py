@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -480,3 +481,16 @@ def test_fewer_values_make_a_smaller_bundle(hashed, tmp_path):
         for share in (None, 0.5, 0.2)
     ]
     assert sizes[0] > 1.2 * sizes[1] > 1.4 * sizes[2]
+
+
+def test_kept_values_that_are_long_text_are_refused_before_they_are_read(hashed, tmp_path):
+    bundle = hashed(share=0.5).export(tmp_path / "bundle")
+    text = pa.DictionaryArray.from_arrays(pa.array(np.zeros(300, np.int32)), ["a" * (15 << 20)])
+    pq.write_table(
+        pa.table({"fingerprint": text}), bundle / "kept_values.parquet", dictionary_pagesize_limit=1 << 30
+    )
+    resign(bundle, "kept_values.parquet")
+    with pytest.raises(
+        DataError, match=r'"kept_values\.parquet": cannot be read: it holds long text, expected num'
+    ):
+        Scorer(bundle)
