@@ -195,7 +195,12 @@ def finish(
 ) -> None:
     """Write the table, the page and, last, the document of a comparison whose entries are scored."""
     document = build_document(entries, rows, choice, margin, budget)
-    document = {**facts, **document, "margin": {**document["margin"], **facts.get("margin", {})}}
+    document = {
+        **facts,
+        **document,
+        "margin": {**document["margin"], **facts.get("margin", {})},
+        "left_out": [*facts["left_out"], *document["left_out"]],
+    }
     document["verdict"] = verdict_words(document)
     _write_table(points_table(document, entries), folder / "comparison.parquet")
     if document["walk_forward"]:

@@ -39,6 +39,7 @@ def build_document(
         "budget": dict(budget),
         "comparisons": len(differences.all),
         "level": differences.level,
+        "left_out": differences.left_out,
         "seeds": sorted({entry.seed for entry in entries}),
         "keep_all": keep_all,
         "choice": choice.plain(),

@@ -10,6 +10,7 @@ from ctr.evaluation.influence import Influence
 from ctr.evaluation.margins import Decision, decide, seeds_known
 from ctr.evaluation.paired_seeds import Difference, holm, paired_difference, pooled
 from ctr.jobs.entries import Entry, Rows, Setting, keep_all_of
+from ctr.report.comparison_words import setting_words
 
 _NEAR = 1.1  # an alternative may take so many times the bytes of the tables that it stands beside
 
@@ -38,13 +39,17 @@ class Differences:
         groups: entries by setting, scored on test.
         rows: of test.
         margin: the loss of AUC that may be had.
+
+    Differences are paired by seed, so settings that share none have none: `left_out` names them.
     """
 
     def __init__(self, groups: Mapping[Setting, Sequence[Entry]], rows: Rows, margin: float) -> None:
         self._groups, self._rows, self._margin = groups, rows, margin
         self._aucs: dict[tuple[Setting, int], Influence] = {}
         self._losses: dict[tuple[Setting, int], Influence] = {}
-        self.all = self._pooled([self._compared(*each) for each in self._pairs()])
+        self.left_out: list[str] = []  # pairs of settings that share no seed, in words
+        found = [self._compared(*each) for each in self._pairs()]
+        self.all = self._pooled([each for each in found if each is not None])
         self._corrected = holm([each.pooled.p_value for each in self.all])
 
     @property
@@ -117,10 +122,17 @@ class Differences:
     def _mean(self, setting: Setting, key: str) -> float:
         return float(np.mean([entry.facts[key] for entry in self._groups[setting]]))
 
-    def _compared(self, setting: Setting, other: Setting, against: str) -> Compared:
-        seeds = sorted(
-            {entry.seed for entry in self._groups[setting]} & {entry.seed for entry in self._groups[other]}
-        )
+    def _compared(self, setting: Setting, other: Setting, against: str) -> Compared | None:
+        own, its = ([entry.seed for entry in self._groups[each]] for each in (setting, other))
+        seeds = sorted(set(own) & set(its))
+        if not seeds:
+            names = [setting_words(each._asdict()) for each in (setting, other)]
+            told = [", ".join(map(str, each)) for each in (own, its)]
+            self.left_out.append(
+                f"{names[0]} minus {names[1]}: they share no seed ({told[0]} and {told[1]}), and differences are "
+                "paired by seed"
+            )
+            return None
         new, old = ([self._auc(each, seed) for seed in seeds] for each in (setting, other))
         auc = paired_difference(new, old, self._rows.clusters)
         new, old = ([self._loss(each, seed) for seed in seeds] for each in (setting, other))

@@ -47,19 +47,24 @@ def choose(
     """Choose among keep-all and the sets of selectors; alternatives are no candidates.
 
     Args:
-        groups: entries by setting, of the same seeds in the same order.
+        groups: entries by setting. A setting that shares no seed with the best one cannot be paired with it, and does not
+            count as within one standard error.
         valid: the rows that they were scored on; None where only their AUCs are known.
         budget: limits by name: max_bytes, max_fields, max_cost; each must hold with every seed.
     """
     candidates = [setting for setting in groups if setting.role != "alternative"]
     sets = [setting for setting in candidates if setting.role == "selector"]
-    placed = {setting: [_influence(entry, valid) for entry in groups[setting]] for setting in candidates}
-    means = {setting: float(np.mean([each.value for each in own])) for setting, own in placed.items()}
+    placed = {
+        setting: {entry.seed: _influence(entry, valid) for entry in groups[setting]} for setting in candidates
+    }
+    means = {
+        setting: float(np.mean([each.value for each in own.values()])) for setting, own in placed.items()
+    }
     best = max(candidates, key=means.__getitem__)
     within = []
     for setting in candidates:
         difference = paired(placed[best], placed[setting], valid)
-        if setting == best or difference.value <= standard_error(difference):
+        if setting == best or (difference and difference.value <= standard_error(difference)):
             within.append(setting)
     cheapest = min(within, key=lambda setting: _mean_bytes(groups[setting]))
     fitting = [setting for setting in sets if budget and all(_fits(e, budget) for e in groups[setting])]
@@ -69,9 +74,15 @@ def choose(
     return Choice(best, best_set, cheapest, tuple(within), of_budget, chosen)
 
 
-def paired(first: Sequence[Influence], second: Sequence[Influence], rows: Rows | None) -> Difference:
-    """`first` minus `second`, over the seeds that both have."""
-    return paired_difference(first, second, None if rows is None else rows.clusters)
+def paired(
+    first: Mapping[int, Influence], second: Mapping[int, Influence], rows: Rows | None
+) -> Difference | None:
+    """`first` minus `second`, by seed, over the seeds that both have; None where they share none."""
+    seeds = sorted(first.keys() & second.keys())
+    if not seeds:
+        return None
+    one, other = ([each[seed] for seed in seeds] for each in (first, second))
+    return paired_difference(one, other, None if rows is None else rows.clusters)
 
 
 def standard_error(difference: Difference) -> float:
