@@ -197,17 +197,17 @@ def fields_by_run_table(document: Document) -> Table | None:
     found = [each for each in document["stability"] if each["backbone"] != "all"]
     if not found:
         return None
-    names = list(found[0]["fields_by_run"])
-    rows = [
-        [
-            Cell(name),
-            *(Cell(f"{e['fields_by_run'][name]}/{e['runs']}", e["fields_by_run"][name]) for e in found),
-        ]
-        for name in names
-    ]
+    names = dict.fromkeys(name for each in found for name in each["fields_by_run"])
+    rows = [[Cell(name), *(_runs_of(each, name) for each in found)] for name in names]
     several = _several(document)
     columns = ["field", *(setting_words(each, where=several) for each in found)]
     return Table("fields-by-run", "Runs in which a field keeps any value.", columns, rows)
+
+
+def _runs_of(each: Mapping[str, Any], field: str) -> Cell:
+    """`2/3`; of runs whose schema lacks the field, "-"."""
+    kept = each["fields_by_run"].get(field)
+    return Cell("-") if kept is None else Cell(f"{kept}/{each['runs']}", kept)
 
 
 def _name(each: Mapping[str, Any], document: Document, more: str = "") -> Cell:
