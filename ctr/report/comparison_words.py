@@ -68,9 +68,24 @@ def verdict_words(document: Mapping[str, Any]) -> str:
     rival = found["differences"].get("alternative")
     if rival is not None:
         sentences.append(rival_words(rival, margin))
-    if choice["cheapest"]["role"] == "keep_all" and not document["budget"]:
-        sentences.append("No set came within one standard error of keep-all on valid.")
+    if not document["budget"]:
+        sentences += _choice_words(choice)
     return " ".join(sentences)
+
+
+def _choice_words(choice: Mapping[str, Any]) -> list[str]:
+    """What valid could not say, where the chosen set is not the cheapest of those that are as good as the best."""
+    if choice["standard_error"] == "unknown":
+        return [
+            "The standard error on valid is unknown, with fewer than three seeds and no scores of its rows: the best "
+            "set was taken, not the cheapest one near it."
+        ]
+    over = "" if choice["standard_error"] == "known" else " (over rows: with so few seeds theirs is unknown)"
+    if not any(each["role"] == "selector" for each in choice["within_one_standard_error"]):
+        return [f"No set came within one standard error{over} of keep-all on valid."]
+    if choice["cheapest"]["role"] == "keep_all":
+        return [f"Keep-all is the cheapest of all within one standard error{over} of the best on valid."]
+    return []
 
 
 def rival_words(rival: Mapping[str, Any], margin: float) -> str:

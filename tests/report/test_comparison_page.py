@@ -6,7 +6,13 @@ from ctr.report import comparison_tables as tables
 from ctr.report.comparison import write_comparison
 from ctr.report.comparison_plots import swarm
 from ctr.report.comparison_walk import unjudged_table, walked_sets, windows_table
-from ctr.report.comparison_words import margin_words, more_words, rival_words, setting_words
+from ctr.report.comparison_words import (
+    margin_words,
+    more_words,
+    rival_words,
+    setting_words,
+    verdict_words,
+)
 from ctr.report.walk_words import walk_words
 from tests.report.browser import needs_chromium, opened, probed
 from tests.report.comparison_documents import document
@@ -74,6 +80,35 @@ def test_a_cheap_alternative_is_as_good_cannot_be_told_or_is_beaten():
     ):
         auc = {"value": (low + high) / 2, "low": low, "high": high}
         assert rival_words({**other, "auc": auc}, 0.001).startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("known", "within", "words"),
+    [
+        ("known", ["keep_all"], "No set came within one standard error of keep-all on valid."),
+        (
+            "rows",
+            ["keep_all"],
+            "No set came within one standard error (over rows: with so few seeds theirs is unknown) of",
+        ),
+        (
+            "known",
+            ["keep_all", "selector"],
+            "Keep-all is the cheapest of all within one standard error of the best",
+        ),
+        ("unknown", ["keep_all"], "The standard error on valid is unknown, with fewer than three seeds"),
+        ("unknown", ["selector"], "The standard error on valid is unknown, with fewer than three seeds"),
+        ("known", ["selector"], None),
+    ],
+)
+def test_what_came_near_keep_all_on_valid_is_told_as_it_was(known, within, words):
+    built = document()
+    cheapest = {**built["choice"]["chosen"], "role": within[0]}
+    choice = {**built["choice"], "standard_error": known, "cheapest": cheapest}
+    choice["within_one_standard_error"] = [{"role": role} for role in within]
+    told = verdict_words({**built, "choice": choice})
+    assert words in told if words else told == built["verdict"]
+    assert ("No set came within" in told) == (words is not None and words.startswith("No set"))
 
 
 def test_settings_are_named_by_who_chose_and_how_much():
