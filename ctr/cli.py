@@ -290,6 +290,10 @@ def promote(
     first: Annotated[
         bool, typer.Option("--first", help="Where there is no champion, the candidate becomes it.")
     ] = False,
+    allow_overlap: Annotated[
+        bool,
+        typer.Option("--allow-overlap", help="Also on rows from a time that one of the two was trained on."),
+    ] = False,
 ) -> None:
     """Make the candidate the champion, if it gains AUC, or loses none beyond the margin and is smaller."""
     from ctr.jobs.promote import promote as run_job
@@ -302,6 +306,7 @@ def promote(
         out=out,
         tracking=tracking,
         first=first,
+        overlap=allow_overlap,
         command=shlex.join(["ctr", *sys.argv[1:]]),
     )
     typer.echo(found.sentence)
