@@ -250,9 +250,9 @@ def _foreseen(dataset: Dataset, margin: float) -> str:
     rows, positives = (dataset.manifest[key]["test"] for key in ("rows", "positives"))
     smallest = provable_margin(positives, rows - positives)
     text = (
-        f"{rows:,} test rows, {positives:,} of them positive, can rule out a loss of AUC beyond {smallest:.2g} (two "
-        f"equally good models of AUC {ASSUMED_AUC} whose AUCs correlate by {ASSUMED_CORRELATION}; training seeds come "
-        "on top)"
+        f"{rows:,} test rows, {positives:,} of them positive, can rule out a loss of AUC beyond {smallest:.2g} (with a "
+        f"power of 80 %: two equally good models of AUC {ASSUMED_AUC} whose AUCs correlate by {ASSUMED_CORRELATION}; "
+        "training seeds come on top)"
     )
     return text + (
         f": not the {margin:g} that is asked for"
