@@ -71,15 +71,50 @@ def test_a_difference_becomes_a_plain_sentence_against_the_margin(found, words):
     assert margin_words(found, 0.001) == words
 
 
+def rival(label, low, high):
+    return {
+        "other": {"label": label, "size": 0.2},
+        "auc": {"value": (low + high) / 2, "low": low, "high": high},
+        "seeds_known": True,
+        "others": [],
+    }
+
+
 def test_a_cheap_alternative_is_as_good_cannot_be_told_or_is_beaten():
-    other = {"other": {"label": "unified", "size": 0.2}}
     for low, high, words in (
-        (-0.002, 0.0005, "A cheap alternative is as good"),
-        (-0.002, 0.002, "It cannot be told from a cheap alternative"),
-        (0.001, 0.002, "It is better than every cheap alternative"),
+        (
+            -0.002,
+            0.0005,
+            "A cheap alternative is as good at about as many bytes: unified at 20 % (difference -0.0008, ",
+        ),
+        (-0.002, 0.002, "It cannot be told from a cheap alternative of about as many bytes: unified at 20 %"),
+        (
+            0.001,
+            0.002,
+            "It is better than every cheap alternative of about as many bytes (next: unified at 20 %",
+        ),
     ):
-        auc = {"value": (low + high) / 2, "low": low, "high": high}
-        assert rival_words({**other, "auc": auc}, 0.001).startswith(words)
+        assert rival_words(rival("unified", low, high), 0.001).startswith(words)
+
+
+def test_a_set_is_better_than_every_alternative_only_where_it_is_better_than_each():
+    best, beaten = rival("unified", 0.001, 0.002), rival("min count", 0.003, 0.004)
+    assert "better than every" in rival_words({**best, "others": [beaten]}, 0.001)
+    told = rival_words({**best, "others": [beaten, rival("width 4", -0.001, 0.004)]}, 0.001)
+    assert told.startswith("It cannot be told from a cheap alternative of about as many bytes: width 4")
+    assert rival_words({**best, "others": [rival("width 4", -0.001, 0.0005)]}, 0.001).startswith(
+        "A cheap alternative is"
+    )
+
+
+def test_every_alternative_in_reach_of_the_chosen_set_is_told_apart():
+    found = next(each for each in document()["settings"] if each["chosen"])["differences"]
+    assert found["alternative"]["other"]["label"] == "unified"
+    assert [(each["other"]["label"], each["other"]["size"]) for each in found["alternative"]["others"]] == [
+        ("width 8", None),
+        ("unified", 0.1),
+    ]
+    assert found["keep_all"]["others"] == []
 
 
 @pytest.mark.parametrize(
@@ -156,10 +191,42 @@ def test_where_pairs_were_chosen_the_settings_tell_how_many_and_what_they_take()
     assert "rows of crosses" not in tables.settings_table(built).columns
 
 
-def test_one_seed_has_no_spread_and_says_so_everywhere():
+def test_one_seed_has_no_spread_and_says_so_everywhere(tmp_path):
     built = document(seeds=(0,))
-    assert "(this model only)" in built["verdict"]
+    first, second, *_ = built["verdict"].split(". ")
+    assert "(this model only)" in first
+    assert "(this model only)" in second, "the sentence about the cheap alternative"
     assert "(" not in tables.settings_table(built).rows[0][7].text
+    assert tables.settings_table(built).caption.startswith("Of 1 seed, so nothing is known of the spread")
+    for table in (tables.keep_all_table(built), tables.rivals_table(built)):
+        assert all(row[1].text.endswith("(this model only)") for row in table.rows)
+        assert "of these models only: fewer than three seeds tell nothing about others" in table.caption
+    walk = built["walk_forward"]
+    assert (
+        walk["sets"][0]["sentence"].count("model only") + walk["sets"][0]["sentence"].count("models only")
+        == 3
+    )
+    text = write_comparison(built, tmp_path, None).read_text(encoding="utf-8")
+    assert "other training seeds" not in text
+    assert "mean over seeds" not in text
+    assert (
+        text.count("fewer than three seeds tell nothing about others") == 5
+    )  # tables, and plots of differences
+
+
+def test_three_seeds_speak_about_others_and_where_some_settings_have_fewer_that_is_told(page):
+    assert "other training seeds" in page.read_text(encoding="utf-8")
+    assert "tell nothing about others" not in page.read_text(encoding="utf-8")
+    assert tables.settings_table(document()).caption.startswith("Means over 3 seeds;")
+    built = document()
+    settings = [{**each} for each in built["settings"]]
+    settings[0]["seeds"] = [0]
+    settings[0]["differences"] = {
+        against: {**each, "seeds_known": False} for against, each in settings[0]["differences"].items()
+    }
+    some = {**built, "settings": settings}
+    assert tables.settings_table(some).caption.startswith("Means over 1 to 3 seeds;")
+    assert 'but where it says "this model only", other training seeds' in tables.keep_all_table(some).caption
 
 
 def test_how_a_set_ages_is_told_in_plain_words():
