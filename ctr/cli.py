@@ -114,6 +114,12 @@ def compare(
         typer.echo("interrupted; the same command goes on where it was", err=True)
         raise typer.Exit(130) from None
     document = load_document(folder)
+    for warning in document.get("warnings", []):  # what was judged by an earlier version has none
+        typer.echo(f"warning: {warning}", err=True)
+    for reason in (
+        [] if of_file else document["left_out"]
+    ):  # of a file's it was told before anything was trained
+        typer.echo(f"left out: {reason}", err=True)
     typer.echo(document["verdict"])
     for walked in (document.get("walk_forward") or {}).get("sets", []):
         typer.echo(walked["sentence"])

@@ -62,20 +62,20 @@ def _more_rows(difference: Difference, margin: float, rows: int, level: float) -
     """Variance over rows falls with their number, that over seeds does not."""
 
     def provable(times: float) -> float:
-        of_rows = {"rows_variance": difference.rows_variance, "interplay": difference.interplay}
-        return _provable(replace(difference, **{key: each / times for key, each in of_rows.items()}), level)
+        of_rows, interplay = difference.rows_variance / times, difference.interplay / times
+        return _provable(replace(difference, rows_variance=of_rows, interplay=interplay), level)
 
     if provable(1.0) <= margin:
         return 0
     if provable(math.inf) >= margin:
         return None
     low, high = 0.0, 1.0  # of the binary logarithm of times
-    while provable(2.0**high) > margin:
+    while provable(math.pow(2.0, high)) > margin:
         low, high = high, 2.0 * high
     while high - low > 1e-9:
         middle = (low + high) / 2.0
-        low, high = (middle, high) if provable(2.0**middle) > margin else (low, middle)
-    return math.ceil(rows * (2.0**high - 1.0))
+        low, high = (middle, high) if provable(math.pow(2.0, middle)) > margin else (low, middle)
+    return math.ceil(rows * (math.pow(2.0, high) - 1.0))
 
 
 def seeds_known(difference: Difference) -> bool:

@@ -108,6 +108,8 @@ def equal_runs(entries: Sequence[Entry], margin: float) -> dict[str, Any]:
     Equal: within the margin of the best run, or within what the seeds of its setting differ by, where that is more.
     Breiman, "Statistical Modeling: The Two Cultures", 2001; Fisher, Rudin and Dominici, JMLR 20 (2019).
     """
+    if not entries:
+        return {"within": None, "runs": [], "importance": {}, "pair_importance": [], "importance_of": []}
     aucs = {id(entry): entry.facts["valid"]["auc"] for entry in entries}
     best = max(entries, key=lambda entry: aucs[id(entry)])
     alike = [aucs[id(entry)] for entry in entries if entry.setting == best.setting]

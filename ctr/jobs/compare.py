@@ -35,7 +35,7 @@ from ctr.jobs.limits import require_batch
 from ctr.jobs.lock import RunLock
 from ctr.jobs.report_facts import test_reads
 from ctr.jobs.scored import weights_of
-from ctr.jobs.valid_choice import Choice, choose
+from ctr.jobs.valid_choice import NOTHING, Choice, choose
 from ctr.jobs.walk_document import walk_document, walk_rows
 from ctr.jobs.walk_forward import Walk
 from ctr.report.comparison import write_comparison
@@ -165,7 +165,8 @@ def compare_runs(
         raise ConfigError("--out: expected a folder for the comparison of finished runs")
     runs = FinishedRuns(names, tracking, out / "runs")
     entries, rows = runs.entries(), runs.rows
-    choice = choose(by_setting(entries), None, {})
+    no_choice = runs.other_valid_rows()
+    choice = NOTHING if no_choice else choose(by_setting(entries), None, {})
     data = runs.reports[0]["dataset"]
     facts: dict[str, Any] = {
         "name": out.name,
@@ -178,6 +179,7 @@ def compare_runs(
         "left_out": [],
         "ship": None,
         "walk_forward": None,
+        "no_choice": no_choice,
     }
     with RunLock(out):
         finish(out, entries, rows, choice, margin, {}, facts)

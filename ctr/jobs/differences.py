@@ -12,7 +12,9 @@ from ctr.evaluation.paired_seeds import Difference, holm, paired_difference, poo
 from ctr.jobs.entries import Entry, Rows, Setting, keep_all_of
 from ctr.report.comparison_words import setting_words
 
-_NEAR = 1.1  # "about as many bytes": an alternative may take so many times the bytes of the tables that it stands beside
+_NEAR = (
+    1.1  # "about as many bytes": so many times those of the tables that an alternative stands beside, at most
+)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import polars as pl
 from ctr.errors import ConfigError, CtrError, DataError, nearest
 from ctr.jobs.entries import Entry, Rows, Setting, judged, keep_all_of
 from ctr.jobs.run_settings import RunSettings, searches
+from ctr.report.units import shown_window
 from ctr.tracking import fetch_run, run_folder
 
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
@@ -59,6 +60,18 @@ class FinishedRuns:
         weights = first["weight"].to_numpy().astype(np.float64) if "weight" in first.columns else None
         return Rows(first["label"].to_numpy(), weights)
 
+    def other_valid_rows(self) -> str | None:
+        """Whose valid rows differ, in words, so that their AUCs say nothing beside each other; None where all agree."""
+        first = self.reports[0]["dataset"]
+        for folder, report in zip(self.folders, self.reports, strict=True):
+            own = report["dataset"]
+            if own["digest"] != first["digest"] and _valid(own) != _valid(first):
+                return (
+                    f'runs "{self.folders[0]}" and "{folder}" have other valid rows, {_valid(first)} and '
+                    f"{_valid(own)}, and AUCs over other rows cannot be compared"
+                )
+        return None
+
     def entries(self) -> list[Entry]:
         """Keep-all of each backbone, embedding and seed, and what each run selected.
 
@@ -75,6 +88,10 @@ class FinishedRuns:
                         f"{entry.seed}, {entry.setting.backbone} and {entry.setting.embedding}, and scored rows "
                         "differently: leave one of them out"
                     )
+                if (
+                    before.facts["bundle_bytes"] is None
+                ):  # a run that selected nothing has a bundle of keep-all
+                    found[entry.setting, entry.seed] = entry
         return list(found.values())
 
     def _of(self, number: int) -> list[Entry]:
@@ -134,6 +151,12 @@ def _require_equal(runs: Sequence[tuple[Path, dict[str, Any]]], section: str, ke
             )
 
 
+def _valid(dataset: dict[str, Any]) -> str:
+    """How many valid rows there are and, where time splits them, from when to when."""
+    rows, window = f"{dataset['rows']['valid']:,}", dataset["window"]
+    return f"{rows} from {shown_window(window['valid'])}" if window else rows
+
+
 def _weights_and_valid(report: dict[str, Any], model: str, total: int) -> dict[str, Any]:
     found = report[model]
     sizes = {key: found[key] for key in ("parameters", "bytes", "table_bytes")}
@@ -170,24 +193,39 @@ def _folder_of_id(run_id: str, tracking: str | None, fetched: Path) -> Path:
 def _read(folder: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-        for key in (
-            "baseline",
-            "selected",
-            "feature_set",
-            "bundle",
-            "seconds",
-            "seed",
-            "selector",
-            "dataset",
-        ):
-            content[key]
+        for key, inner in _READ.items():
+            found = content[key]
+            if inner and not (found is None and key == "selected"):
+                for name in inner:
+                    found[name]
     except FileNotFoundError:
         unfinished = (folder / "config.toml").is_file()
         reason = "the run is not finished: repeat its command first" if unfinished else "that is no run"
         raise ConfigError(f'run "{folder}" has no file "report.json"; {reason}') from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except KeyError as error:
+        place = f"{key}.{error.args[0]}" if error.args[0] != key else key
+        raise CtrError(
+            f'"{folder / "report.json"}" is not as a run writes it: expected the key "{place}", found none; repeat the '
+            "run with --force"
+        ) from None
+    except (OSError, ValueError, TypeError) as error:
         raise CtrError(f'"{folder / "report.json"}" is not as a run writes it ({error!r})') from None
     return content
+
+
+_MODEL = ("parameters", "bytes", "table_bytes", "valid")
+_READ: dict[str, tuple[str, ...]] = {  # the keys of a report that a comparison reads
+    "dataset": ("name", "digest", "rows", "fields", "features", "window"),
+    "baseline": _MODEL,
+    "selected": _MODEL,
+    "feature_set": ("kept", "total", "ratio", "fields", "cost", "groups"),
+    "bundle": ("bytes",),
+    "seconds": ("baseline", "search", "retrain"),
+    "seed": (),
+    "selector": (),
+    "backbone": (),
+    "embedding": (),
+}
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ Known = Literal["known", "rows", "unknown"]
 
 @dataclass(frozen=True)
 class Choice:
-    """What valid says.
+    """What valid says; nothing at all where models have other valid rows (`NOTHING`).
 
     best: the highest mean AUC of keep-all and all sets. best_set: of the sets alone; None where there is none.
     cheapest: the fewest stored bytes among those within one standard error of the best (Breiman et al.,
@@ -29,9 +29,9 @@ class Choice:
         keep-all comes near keep-all) the best set.
     """
 
-    best: Setting
+    best: Setting | None
     best_set: Setting | None
-    cheapest: Setting
+    cheapest: Setting | None
     within: tuple[Setting, ...]
     standard_error: Known
     budget: Setting | None
@@ -46,6 +46,9 @@ class Choice:
             "standard_error": self.standard_error,
             "within_one_standard_error": [setting._asdict() for setting in self.within],
         }
+
+
+NOTHING = Choice(None, None, None, (), "unknown", None, None)
 
 
 def choose(

@@ -107,5 +107,6 @@ def _facts(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts.append(("fields that the chosen set retires", ", ".join(retired["fields"]) or "none"))
     if retired["groups"]:
         facts.append(("groups of fields that it retires", ", ".join(retired["groups"])))
+    facts += [("warning", warning) for warning in document["warnings"]]
     facts += [("left out", reason) for reason in document["left_out"]]
     return facts

@@ -55,6 +55,10 @@ def verdict_words(document: Mapping[str, Any]) -> str:
     """The sentences that the page opens with."""
     margin, choice = document["margin"]["max_auc_loss"], document["choice"]
     chosen = choice["chosen"]
+    if document.get("no_choice"):
+        return (
+            f"Nothing was chosen on valid: {document['no_choice']}. What each set costs stands in the table."
+        )
     if chosen is None:
         limits = ", ".join(f"{name} = {limit:g}" for name, limit in document["budget"].items())
         reason = f"No set of the grid fits the budget ({limits})" if limits else "Nothing was selected"

@@ -355,6 +355,74 @@ def test_a_folder_that_is_not_there_is_named_with_its_nearest(runs):
         FinishedRuns([runs[1], runs[0] + "0"])
 
 
+@pytest.mark.parametrize(
+    ("key", "inner"),
+    [("seconds", "baseline"), ("selected", "table_bytes"), ("feature_set", "total"), ("backbone", None)],
+)
+def test_a_report_without_a_key_says_which(runs, tmp_path, key, inner):
+    path = tmp_path / "optfs-0" / "report.json"
+    report = json.loads(path.read_text())
+    del (report if inner is None else report[key])[inner or key]
+    path.write_text(json.dumps(report))
+    place = key if inner is None else f"{key}.{inner}"
+    with pytest.raises(CtrError, match=rf'report.json" .*: expected the key "{place}", found none'):
+        FinishedRuns(runs)
+
+
+def other_data(run, **dataset):
+    path = run / "report.json"
+    report = json.loads(path.read_text())
+    path.write_text(json.dumps({**report, "dataset": {**report["dataset"], "digest": "e" * 36, **dataset}}))
+    return str(run)
+
+
+def test_over_other_valid_rows_nothing_is_chosen_and_the_page_says_so(runs, tmp_path):
+    other = other_data(write_run(tmp_path / "other", seed=0), rows={"train": 9, "valid": 12, "test": ROWS})
+    folder = job.compare_runs([*runs, other], tmp_path / "out")
+    document = job.load_document(folder)
+    assert document["choice"]["chosen"] is document["choice"]["best"] is None
+    assert document["verdict"].startswith("Nothing was chosen on valid: runs ")
+    assert (
+        "have other valid rows, 9 and 12, and AUCs over other rows cannot be compared" in document["verdict"]
+    )
+    assert document["equal_runs"]["runs"] == []
+    assert all(
+        "keep_all" in each["differences"] for each in document["settings"] if each["role"] == "selector"
+    )
+    text = (folder / "comparison.html").read_text(encoding="utf-8")
+    assert document["verdict"].split(":")[0] in text
+    assert "Every choice was made on valid" not in text
+    assert "it was chosen before test was read" not in text
+
+
+def test_over_other_days_of_valid_nothing_is_chosen(tmp_path):
+    days = [{"valid": ["2024-01-01", end]} for end in ("2024-01-02", "2024-01-03")]
+    names = [
+        other_data(write_run(tmp_path / end, seed=seed), digest=end * 36, window=window)
+        for seed, (end, window) in enumerate(zip("de", days, strict=True))
+    ]
+    told = FinishedRuns(names).other_valid_rows()
+    assert "9 from 2024-01-01 to 2024-01-02 and 9 from 2024-01-01 to 2024-01-03" in told
+
+
+def test_constant_scores_are_warned_of(runs, tmp_path):
+    path = tmp_path / "frequency-1" / "scores" / "test.parquet"
+    pl.read_parquet(path).with_columns(selected=pl.lit(0.25)).write_parquet(path)
+    folder = job.compare_runs(runs, tmp_path / "out")
+    (warning,) = job.load_document(folder)["warnings"]
+    assert warning.startswith(
+        '"frequency at 50 %, deepfm, table" with seed 1 gives every test row the same probability'
+    )
+    assert "gives every test row the same probability" in (folder / "comparison.html").read_text(
+        encoding="utf-8"
+    )
+
+
+def test_keep_all_has_the_bundle_of_the_run_that_selected_nothing(tmp_path):
+    names = [str(write_run(tmp_path / kind, kind)) for kind in ("optfs", "none")]
+    assert [entry.facts["bundle_bytes"] for entry in FinishedRuns(names).entries()] == [900, 900]
+
+
 def test_a_run_without_a_file_says_which(runs, tmp_path):
     shutil.rmtree(f"{runs[0]}/scores")
     with pytest.raises(CtrError, match=r"its test scores .*test\.parquet\" cannot be read"):
