@@ -76,30 +76,81 @@ def compare(
         str | None, typer.Option("--tracking-uri", help="The MLflow store that knows the run ids.")
     ] = None,
     max_auc_loss: Annotated[
-        float,
-        typer.Option("--max-auc-loss", min=0.0, help="Of finished runs: the loss of AUC that may be had."),
-    ] = 0.001,
-    force: Annotated[bool, typer.Option("--force", help="Judge again; cells that are done stay.")] = False,
+        float | None,
+        typer.Option(
+            "--max-auc-loss",
+            min=0.0,
+            help="Of finished runs: the loss of AUC that may be had; 0.001 unless stated.",
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Judge CONFIG again; cells that are done stay.")
+    ] = False,
 ) -> None:
     """Compare feature sets: selectors, sizes and cheap alternatives, judged on test once, all together."""
     from ctr.jobs.compare import compare_config, compare_runs, load_document
 
+    of_file = len(what) == 1 and what[0].endswith(".toml")
+    _require_applies(of_file, set_ or [], force=force, margin=max_auc_loss, uri=tracking_uri)
     changes = [word for change in set_ or [] for word in ("--set", change)]
     place = ["--out", str(out)] if out else []
+    if max_auc_loss is not None:
+        place += ["--max-auc-loss", f"{max_auc_loss:g}"]
+    if tracking_uri is not None:
+        place += ["--tracking-uri", tracking_uri]
     command = shlex.join(["ctr", "compare", *what, *place, *changes])
     try:
-        if len(what) == 1 and what[0].endswith(".toml"):
+        if of_file:
             folder = compare_config(Path(what[0]), out, set_ or [], force=force, command=command)
         else:
-            folder = compare_runs(what, out, margin=max_auc_loss, tracking=tracking_uri, command=command)
+            folder = compare_runs(
+                what,
+                out,
+                margin=0.001 if max_auc_loss is None else max_auc_loss,
+                tracking=tracking_uri,
+                command=command,
+            )
     except KeyboardInterrupt:
         typer.echo("interrupted; the same command goes on where it was", err=True)
         raise typer.Exit(130) from None
     document = load_document(folder)
+    for warning in document.get("warnings", []):  # what was judged by an earlier version has none
+        typer.echo(f"warning: {warning}", err=True)
+    for reason in (
+        [] if of_file else document["left_out"]
+    ):  # of a file's it was told before anything was trained
+        typer.echo(f"left out: {reason}", err=True)
     typer.echo(document["verdict"])
     for walked in (document.get("walk_forward") or {}).get("sets", []):
         typer.echo(walked["sentence"])
     typer.echo(f"comparison: {folder / 'comparison.html'}")
+
+
+def _require_applies(
+    of_file: bool, changes: list[str], *, force: bool, margin: float | None, uri: str | None
+) -> None:
+    """Refuse an option of `compare` that would change nothing."""
+    from ctr.errors import ConfigError
+
+    if of_file and margin is not None:
+        raise ConfigError(
+            "--max-auc-loss is for finished runs, found a comparison (.toml), which states its own; use --set "
+            f"compare.max_auc_loss={margin:g}"
+        )
+    if of_file and uri is not None:
+        raise ConfigError(
+            "--tracking-uri is for finished runs, found a comparison (.toml), which states its own; use --set "
+            f"run.tracking.uri={uri}"
+        )
+    if not of_file and changes:
+        raise ConfigError(
+            f'--set "{changes[0]}" changes a comparison (.toml), found finished runs, which stay as they were trained; '
+            "use --max-auc-loss for the margin, and leave --set out"
+        )
+    if not of_file and force:
+        raise ConfigError(
+            "--force judges a comparison (.toml) again, found finished runs, which are judged each time; leave it out"
+        )
 
 
 @app.command()
@@ -255,6 +306,10 @@ def promote(
     first: Annotated[
         bool, typer.Option("--first", help="Where there is no champion, the candidate becomes it.")
     ] = False,
+    allow_overlap: Annotated[
+        bool,
+        typer.Option("--allow-overlap", help="Also on rows from a time that one of the two was trained on."),
+    ] = False,
 ) -> None:
     """Make the candidate the champion, if it gains AUC, or loses none beyond the margin and is smaller."""
     from ctr.jobs.promote import promote as run_job
@@ -267,6 +322,7 @@ def promote(
         out=out,
         tracking=tracking,
         first=first,
+        overlap=allow_overlap,
         command=shlex.join(["ctr", *sys.argv[1:]]),
     )
     typer.echo(found.sentence)

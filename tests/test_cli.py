@@ -482,6 +482,22 @@ def test_wrong_arguments_end_with_2_and_a_plain_message(words, folder, ctr, monk
     assert "rror" in err
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["grid.toml", "--max-auc-loss", "0.5"], "use --set compare.max_auc_loss=0.5"),
+        (["grid.toml", "--tracking-uri", "http://x"], "use --set run.tracking.uri=http://x"),
+        (["a", "b", "--set", "seed=1"], '--set "seed=1" changes a comparison (.toml), found finished runs'),
+        (["a", "b", "--force"], "found finished runs, which are judged each time; leave it out"),
+    ],
+)
+def test_an_option_of_compare_that_would_change_nothing_ends_with_2(words, message, folder, ctr):
+    code, _, err = ctr("compare", *words, "--out", "there")
+    assert code == 2
+    assert message in err
+    assert not (folder / "there").exists()
+
+
 def test_wrong_arguments_in_a_process_of_its_own_end_with_2(folder):
     found = shell("ctr.cli", "train", "run.toml", "--forse", cwd=folder)
     assert found.returncode == 2

@@ -88,11 +88,30 @@ def value_errors() -> Iterator[None]:
         raise ValueError(str(error)) from error
 
 
-def settings_of(parameters: Mapping[str, Any], kind: str, ratio: float | None) -> dict[str, Any]:
-    """An estimator's parameters as settings of the run configuration, by "section.key"; its `settings` go last."""
+def checked_ratio(ratio: Any) -> float | None:
+    """The share of values to keep; 1 is all of them, None is not stated.
+
+    Raises:
+        ValueError: it is no such share.
+    """
+    if ratio is None:
+        return None
+    number = isinstance(ratio, int | float | np.number) and not isinstance(ratio, bool)
+    if not number or not 0.0 < ratio <= 1.0:
+        raise ValueError(f"ratio: expected a share above 0, at most 1, found {ratio!r}")
+    return float(ratio)
+
+
+def settings_of(parameters: Mapping[str, Any], kind: str, ratio: Any) -> dict[str, Any]:
+    """An estimator's parameters as settings of the run configuration, by "section.key"; its `settings` go last.
+
+    Raises:
+        ValueError: `ratio` is no share.
+    """
     found: dict[str, Any] = {"selector.kind": kind, "selector.referees": []}
+    ratio = checked_ratio(ratio)
     if ratio is not None and ratio < 1.0:
-        found["selector.ratio"] = float(ratio)
+        found["selector.ratio"] = ratio
     for name, key in KEYS.items():
         value = parameters.get(name)
         if value is None:

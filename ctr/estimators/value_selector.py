@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ctr.dataset.feature_set import FeatureSet
 from ctr.dataset.field_spec import FieldSpec
-from ctr.estimators.fitting import given, note_columns, settings_of, used_fields, value_errors
+from ctr.estimators.fitting import checked_ratio, given, note_columns, settings_of, used_fields, value_errors
 from ctr.estimators.frames import Table, returned, to_table
 from ctr.estimators.kept_cells import kept_cells
 from ctr.estimators.study import Study, study
@@ -166,9 +166,7 @@ class ValueSelector(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
 
     def _asked(self) -> tuple[str, float | None]:
         """The kind of selector, and the share of values to keep; 1 is all of them."""
-        ratio = self.get_params(deep=False).get("ratio")
-        if ratio is not None and not 0.0 < ratio <= 1.0:
-            raise ValueError(f"ratio: expected a share above 0, at most 1, found {ratio!r}")
+        ratio = checked_ratio(self.get_params(deep=False).get("ratio"))
         return self.kind if ratio != 1.0 else "all", ratio
 
     def _chosen(self, found: Study) -> FeatureSet:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -34,14 +35,12 @@ def stability(groups: Mapping[Setting, Sequence[Entry]]) -> list[dict[str, Any]]
 
 def _alike(entries: Sequence[Entry]) -> dict[str, Any]:
     sets = [FeatureSet.load(entry.feature_set) for entry in entries if entry.feature_set is not None]
-    features = sets[0].features
-    values = (features["role"] == "value").to_numpy()
-    chosen = np.stack([each.kept[values] for each in sets])
-    fields = np.stack([[kept > 0 for kept in entry.facts["fields"].values()] for entry in entries])
+    values, chosen = _joined([each.features.filter(pl.col("role") == "value") for each in sets])
+    kept = [{name: number > 0 for name, number in entry.facts["fields"].items()} for entry in entries]
+    shared = [name for name in kept[0] if all(name in own for own in kept)]
+    fields = np.array([[own[name] for name in shared] for own in kept])
     flips = coin_flips(chosen) if len(sets) > 1 else np.zeros(0, np.int64)
-    named = features.filter(pl.Series(values))[flips].sort(
-        "count", "field", "id", descending=[True, False, False]
-    )
+    named = values[flips].sort("count", "field", "id", descending=[True, False, False])
     return {
         "runs": len(sets),
         "features": _indices(chosen),
@@ -50,12 +49,28 @@ def _alike(entries: Sequence[Entry]) -> dict[str, Any]:
         "coin_flips": len(flips),
         "coin_flips_named": named.select("field", "value", "count").head(_NAMED).to_dicts(),
         "fields_by_run": {
-            name: int(n) for name, n in zip(entries[0].facts["fields"], fields.sum(0), strict=True)
+            name: sum(own.get(name, False) for own in kept) for name in dict.fromkeys(chain(*kept))
         },
     }
 
 
+def _joined(values: Sequence[pl.DataFrame]) -> tuple[pl.DataFrame, Choices]:
+    """The values that every run had to choose from, as the first one counts them, and which of them each keeps."""
+    first, key = values[0], ["field", "value"]
+    kept = [first["kept"]]
+    if all(other.select(key).equals(first.select(key)) for other in values[1:]):
+        kept += [other["kept"] for other in values[1:]]
+    else:  # other vocabularies: the position of a value says nothing
+        for number, other in enumerate(values[1:]):
+            own = other.select(*key, pl.col("kept").alias(f"kept_{number}"))
+            first = first.join(own, on=key, how="inner", nulls_equal=True, maintain_order="left")
+        kept = [first["kept"], *(first[f"kept_{number}"] for number in range(len(values) - 1))]
+    return first, np.stack([each.to_numpy() for each in kept])
+
+
 def _indices(choices: Choices) -> dict[str, Any]:
+    if not choices.shape[1]:  # runs that had nothing in common to choose from
+        return {"nogueira": None, "jaccard": None}
     found = nogueira(choices)
     return {"nogueira": None if found is None else found._asdict(), "jaccard": jaccard(choices)}
 
@@ -93,6 +108,8 @@ def equal_runs(entries: Sequence[Entry], margin: float) -> dict[str, Any]:
     Equal: within the margin of the best run, or within what the seeds of its setting differ by, where that is more.
     Breiman, "Statistical Modeling: The Two Cultures", 2001; Fisher, Rudin and Dominici, JMLR 20 (2019).
     """
+    if not entries:
+        return {"within": None, "runs": [], "importance": {}, "pair_importance": [], "importance_of": []}
     aucs = {id(entry): entry.facts["valid"]["auc"] for entry in entries}
     best = max(entries, key=lambda entry: aucs[id(entry)])
     alike = [aucs[id(entry)] for entry in entries if entry.setting == best.setting]

@@ -35,7 +35,7 @@ from ctr.jobs.limits import require_batch
 from ctr.jobs.lock import RunLock
 from ctr.jobs.report_facts import test_reads
 from ctr.jobs.scored import weights_of
-from ctr.jobs.valid_choice import Choice, choose
+from ctr.jobs.valid_choice import NOTHING, Choice, choose
 from ctr.jobs.walk_document import walk_document, walk_rows
 from ctr.jobs.walk_forward import Walk
 from ctr.report.comparison import write_comparison
@@ -165,7 +165,8 @@ def compare_runs(
         raise ConfigError("--out: expected a folder for the comparison of finished runs")
     runs = FinishedRuns(names, tracking, out / "runs")
     entries, rows = runs.entries(), runs.rows
-    choice = choose(by_setting(entries), None, {})
+    no_choice = runs.other_valid_rows()
+    choice = NOTHING if no_choice else choose(by_setting(entries), None, {})
     data = runs.reports[0]["dataset"]
     facts: dict[str, Any] = {
         "name": out.name,
@@ -178,6 +179,7 @@ def compare_runs(
         "left_out": [],
         "ship": None,
         "walk_forward": None,
+        "no_choice": no_choice,
     }
     with RunLock(out):
         finish(out, entries, rows, choice, margin, {}, facts)
@@ -195,7 +197,12 @@ def finish(
 ) -> None:
     """Write the table, the page and, last, the document of a comparison whose entries are scored."""
     document = build_document(entries, rows, choice, margin, budget)
-    document = {**facts, **document, "margin": {**document["margin"], **facts.get("margin", {})}}
+    document = {
+        **facts,
+        **document,
+        "margin": {**document["margin"], **facts.get("margin", {})},
+        "left_out": [*facts["left_out"], *document["left_out"]],
+    }
     document["verdict"] = verdict_words(document)
     _write_table(points_table(document, entries), folder / "comparison.parquet")
     if document["walk_forward"]:
@@ -245,9 +252,9 @@ def _foreseen(dataset: Dataset, margin: float) -> str:
     rows, positives = (dataset.manifest[key]["test"] for key in ("rows", "positives"))
     smallest = provable_margin(positives, rows - positives)
     text = (
-        f"{rows:,} test rows, {positives:,} of them positive, can rule out a loss of AUC beyond {smallest:.2g} (two "
-        f"equally good models of AUC {ASSUMED_AUC} whose AUCs correlate by {ASSUMED_CORRELATION}; training seeds come "
-        "on top)"
+        f"{rows:,} test rows, {positives:,} of them positive, can rule out a loss of AUC beyond {smallest:.2g} (with a "
+        f"power of 80 %: two equally good models of AUC {ASSUMED_AUC} whose AUCs correlate by {ASSUMED_CORRELATION}; "
+        "training seeds come on top)"
     )
     return text + (
         f": not the {margin:g} that is asked for"

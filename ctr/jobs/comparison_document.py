@@ -12,7 +12,7 @@ from ctr.jobs.differences import Differences
 from ctr.jobs.entries import Entry, Rows, Setting, by_setting
 from ctr.jobs.report_facts import gates
 from ctr.jobs.valid_choice import Choice
-from ctr.report.comparison_words import margin_words
+from ctr.report.comparison_words import margin_words, setting_words
 
 _SIZES = ("kept", "ratio", "parameters", "bytes", "table_bytes", "bundle_bytes")
 
@@ -39,16 +39,28 @@ def build_document(
         "budget": dict(budget),
         "comparisons": len(differences.all),
         "level": differences.level,
+        "left_out": differences.left_out,
+        "warnings": _warnings(entries),
         "seeds": sorted({entry.seed for entry in entries}),
         "keep_all": keep_all,
         "choice": choice.plain(),
         "settings": settings,
         "areas": areas(groups),
         "stability": stability(groups),
-        "equal_runs": equal_runs(entries, margin),
+        "equal_runs": equal_runs([] if choice.best is None else entries, margin),
         "retired": _retired(groups, choice),
         "chosen_set": _chosen_set(groups, choice),
     }
+
+
+def _warnings(entries: Sequence[Entry]) -> list[str]:
+    """What makes numbers mean less than they seem to."""
+    constant = [entry for entry in entries if np.ptp(entry.test) == 0.0]
+    return [
+        f'"{setting_words(entry.setting._asdict(), where=True)}" with seed {entry.seed} gives every test row the same '
+        "probability: it ranks nothing"
+        for entry in constant
+    ]
 
 
 def _setting(

@@ -1,6 +1,6 @@
 """What test says of the settings of a comparison: paired differences, corrected for their number."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,8 +10,11 @@ from ctr.evaluation.influence import Influence
 from ctr.evaluation.margins import Decision, decide, seeds_known
 from ctr.evaluation.paired_seeds import Difference, holm, paired_difference, pooled
 from ctr.jobs.entries import Entry, Rows, Setting, keep_all_of
+from ctr.report.comparison_words import setting_words
 
-_NEAR = 1.1  # an alternative may take so many times the bytes of the tables that it stands beside
+_NEAR = (
+    1.1  # "about as many bytes": so many times those of the tables that an alternative stands beside, at most
+)
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Compared:
     """One difference of test AUC, and of log loss: `setting` minus `other`.
 
     against: why it is taken: `keep_all`, `frequency` (at equal size) or `alternative` (the best on valid of those that
-    take no more bytes).
+    take about as many bytes, or fewer).
     pooled: the difference of AUC with the spread over seeds of all sizes of the selector, or of all alternatives.
     """
 
@@ -38,13 +41,17 @@ class Differences:
         groups: entries by setting, scored on test.
         rows: of test.
         margin: the loss of AUC that may be had.
+
+    Differences are paired by seed, so settings that share none have none: `left_out` names them.
     """
 
     def __init__(self, groups: Mapping[Setting, Sequence[Entry]], rows: Rows, margin: float) -> None:
         self._groups, self._rows, self._margin = groups, rows, margin
         self._aucs: dict[tuple[Setting, int], Influence] = {}
         self._losses: dict[tuple[Setting, int], Influence] = {}
-        self.all = self._pooled([self._compared(*each) for each in self._pairs()])
+        self.left_out: list[str] = []  # pairs of settings that share no seed, in words
+        found = [self._compared(*each) for each in self._pairs()]
+        self.all = self._pooled([each for each in found if each is not None])
         self._corrected = holm([each.pooled.p_value for each in self.all])
 
     @property
@@ -70,6 +77,7 @@ class Differences:
             "against": compared.against,
             "other": compared.other._asdict(),
             "auc": compared.auc.interval()._asdict(),
+            "others": self._others(compared),
             "auc_corrected": {"low": low, "high": high},
             "by_seed": list(compared.auc.by_seed),
             "rows_variance": compared.auc.rows_variance,
@@ -99,32 +107,61 @@ class Differences:
                 found.append((setting, rival, "alternative"))
         return found
 
+    def _others(self, compared: Compared) -> list[dict[str, Any]]:
+        """Of the best alternative: the differences to all others in reach, for a set is better than all or than none.
+
+        That all of their 95 % intervals lie above zero needs no correction for their number (Berger, "Multiparameter
+        Hypothesis Testing and Acceptance Sampling", Technometrics 1982).
+        """
+        if compared.against != "alternative":
+            return []
+        others = [other for other in self._in_reach(compared.setting) if other != compared.other]
+        paired = ((other, self._paired(compared.setting, other, self._auc)) for other in others)
+        return [{"other": other._asdict(), "auc": auc.interval()._asdict()} for other, auc in paired if auc]
+
     def _rival(self, setting: Setting) -> Setting | None:
-        """The alternative that costs no more bytes and is best on valid."""
-        there = [
+        """The alternative in reach that is best on valid."""
+        return max(
+            self._in_reach(setting),
+            key=lambda other: np.mean([entry.facts["valid"]["auc"] for entry in self._groups[other]]),
+            default=None,
+        )
+
+    def _in_reach(self, setting: Setting) -> list[Setting]:
+        """The alternatives whose tables take about as many bytes, or fewer."""
+        return [
             other
             for other in self._groups
             if other.role == "alternative"
             and keep_all_of(other) == keep_all_of(setting)
             and self._mean(other, "table_bytes") <= _NEAR * self._mean(setting, "table_bytes")
         ]
-        return max(
-            there,
-            key=lambda other: np.mean([entry.facts["valid"]["auc"] for entry in self._groups[other]]),
-            default=None,
-        )
 
     def _mean(self, setting: Setting, key: str) -> float:
         return float(np.mean([entry.facts[key] for entry in self._groups[setting]]))
 
-    def _compared(self, setting: Setting, other: Setting, against: str) -> Compared:
-        seeds = sorted(
-            {entry.seed for entry in self._groups[setting]} & {entry.seed for entry in self._groups[other]}
-        )
-        new, old = ([self._auc(each, seed) for seed in seeds] for each in (setting, other))
-        auc = paired_difference(new, old, self._rows.clusters)
-        new, old = ([self._loss(each, seed) for seed in seeds] for each in (setting, other))
-        return Compared(setting, other, against, auc, paired_difference(new, old, self._rows.clusters), auc)
+    def _compared(self, setting: Setting, other: Setting, against: str) -> Compared | None:
+        auc, logloss = (self._paired(setting, other, metric) for metric in (self._auc, self._loss))
+        if auc is None or logloss is None:
+            names = [setting_words(each._asdict()) for each in (setting, other)]
+            told = [", ".join(str(entry.seed) for entry in self._groups[each]) for each in (setting, other)]
+            self.left_out.append(
+                f"{names[0]} minus {names[1]}: they share no seed ({told[0]} and {told[1]}), and differences are "
+                "paired by seed"
+            )
+            return None
+        return Compared(setting, other, against, auc, logloss, auc)
+
+    def _paired(
+        self, setting: Setting, other: Setting, metric: Callable[[Setting, int], Influence]
+    ) -> Difference | None:
+        """`setting` minus `other`, over the seeds that both have; None where they share none."""
+        own, its = ({entry.seed for entry in self._groups[each]} for each in (setting, other))
+        seeds = sorted(own & its)
+        if not seeds:
+            return None
+        new, old = ([metric(each, seed) for seed in seeds] for each in (setting, other))
+        return paired_difference(new, old, self._rows.clusters)
 
     def _pooled(self, found: Sequence[Compared]) -> list[Compared]:
         """With one spread over seeds for the sizes of a selector, and one for all alternatives."""

@@ -57,11 +57,6 @@ class Entry:
         found = {"memorized": methods.get("memorize"), "factorized": methods.get("factorize")}
         return {**found, "cross_rows": self.facts.get("cross_rows")}
 
-    @property
-    def stored_bytes(self) -> int:
-        """Of the bundle where it is known, else of all weights."""
-        return int(self.facts["bundle_bytes"] or self.facts["bytes"])
-
 
 @dataclass(frozen=True)
 class Rows:

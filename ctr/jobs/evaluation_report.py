@@ -69,7 +69,7 @@ def evaluation_report(
     slices = []
     for name in settings.sliced:
         progress(name)
-        slices += [_sliced(file, part) for part in field_slices(file, name)]
+        slices += [_sliced(file, part) for part in field_slices(file, name, settings.named(name))]
     times = time_slices(file, logs[0].time) if logs[0].time and TIME in logs[0].columns else None
     progress("days")
     days = None if times is None else [_sliced(file, part) for part in times.slices]

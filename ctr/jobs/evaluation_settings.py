@@ -122,6 +122,10 @@ class EvaluationSettings(Strict):
         named = [*self.slices, *(rail.slice for rail in self.guardrails if rail.slice)]
         return [name for name in dict.fromkeys(named) if name != DAY]
 
+    def named(self, field: str) -> list[str]:
+        """The values of a field that guardrails are about."""
+        return [str(rail.value) for rail in self.guardrails if rail.slice == field and rail.value is not None]
+
 
 def evaluation_settings(file: Path | None, given: Mapping[str, Any]) -> EvaluationSettings:
     """The settings of a TOML file with those of the command line, which count where both say something.

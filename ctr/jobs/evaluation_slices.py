@@ -1,6 +1,6 @@
 """The parts of a log that are looked at one by one: the values of a field, and days."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import NamedTuple
@@ -40,28 +40,40 @@ class Times(NamedTuple):
     slices: list[Slice]
 
 
-def field_slices(file: ScoreFile, name: str) -> list[Slice]:
+def field_slices(file: ScoreFile, name: str, asked: Collection[str] = ()) -> list[Slice]:
     """By the most frequent values of a field; by ten ranges of as many rows each where it is a number.
 
     Every row is in one of them: all rarer values are one slice, and so are rows without a value.
+
+    Args:
+        asked: values that are looked at however rare they are; a number that is asked for is also in its range.
     """
     column = pl.col(key_column(name))
     if file.lazy().collect_schema()[key_column(name)].is_float():
-        return [*_ranges(file, name, column), *_counted(file, name, [("missing", column.is_null())])]
+        single = [(text, column == number) for text in asked if (number := _number(text)) is not None]
+        parts = [("missing", column.is_null()), *single]
+        return [*_ranges(file, name, column), *_counted(file, name, parts)]
     counts = file.lazy().group_by(column).len().collect(engine="streaming")
     ranked = counts.drop_nulls().sort("len", key_column(name), descending=[True, False])
-    frequent = ranked.head(MOST)
+    frequent = pl.concat([ranked.head(MOST), ranked[MOST:].filter(column.cast(pl.String).is_in(list(asked)))])
     found = [Slice(name, str(value), rows, column == value) for value, rows in frequent.iter_rows()]
     numbers, broken = canonical.numbers(pl.Series([part.value for part in found], dtype=pl.String))
     if not broken.any():  # hours are looked for in the order of the day
         found = [found[place] for place in numbers.arg_sort()]
     if rest := int(ranked["len"].sum()) - int(frequent["len"].sum()):
-        label = f"all {ranked.height - MOST:,} others"
+        label = f"all {ranked.height - frequent.height:,} others"
         rarer = ~column.is_in(frequent[key_column(name)].to_list()) & column.is_not_null()
         found.append(Slice(name, label, rest, rarer))
     if missing := int(counts.filter(column.is_null())["len"].sum()):
         found.append(Slice(name, "missing", missing, column.is_null()))
     return found
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _ranges(file: ScoreFile, name: str, column: pl.Expr) -> list[Slice]:

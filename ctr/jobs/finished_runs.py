@@ -1,6 +1,5 @@
 """Finished runs as the entries of a comparison, whatever trained them: only their scored rows must be the same."""
 
-import hashlib
 import json
 import re
 import tomllib
@@ -12,19 +11,12 @@ import numpy as np
 import polars as pl
 
 from ctr.errors import ConfigError, CtrError, DataError, nearest
-from ctr.jobs.comparison_config import PAIRED, UNSIZED
 from ctr.jobs.entries import Entry, Rows, Setting, judged, keep_all_of
+from ctr.jobs.run_settings import RunSettings, searches
+from ctr.report.units import shown_window
 from ctr.tracking import fetch_run, run_folder
 
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
-_NO_NAME = {
-    "kind",
-    "ratio",
-    "penalty",
-    "referees",
-    "compare_dropped_reads",
-}  # sizes, and what the set is beside
-_LONGEST = 40  # characters of a setting that is told as it is
 
 
 class FinishedRuns:
@@ -59,6 +51,7 @@ class FinishedRuns:
         for folder, scores in zip(self.folders[1:], self._scores[1:], strict=True):
             require_same_rows(self.folders[0], self._scores[0], folder, scores)
         self._require_equal_budgets()
+        self._settings = RunSettings(self._configs, self.reports)
 
     @property
     def rows(self) -> Rows:
@@ -66,6 +59,18 @@ class FinishedRuns:
         first = self._scores[0]
         weights = first["weight"].to_numpy().astype(np.float64) if "weight" in first.columns else None
         return Rows(first["label"].to_numpy(), weights)
+
+    def other_valid_rows(self) -> str | None:
+        """Whose valid rows differ, in words, so that their AUCs say nothing beside each other; None where all agree."""
+        first = self.reports[0]["dataset"]
+        for folder, report in zip(self.folders, self.reports, strict=True):
+            own = report["dataset"]
+            if own["digest"] != first["digest"] and _valid(own) != _valid(first):
+                return (
+                    f'runs "{self.folders[0]}" and "{folder}" have other valid rows, {_valid(first)} and '
+                    f"{_valid(own)}, and AUCs over other rows cannot be compared"
+                )
+        return None
 
     def entries(self) -> list[Entry]:
         """Keep-all of each backbone, embedding and seed, and what each run selected.
@@ -83,11 +88,15 @@ class FinishedRuns:
                         f"{entry.seed}, {entry.setting.backbone} and {entry.setting.embedding}, and scored rows "
                         "differently: leave one of them out"
                     )
+                if (
+                    before.facts["bundle_bytes"] is None
+                ):  # a run that selected nothing has a bundle of keep-all
+                    found[entry.setting, entry.seed] = entry
         return list(found.values())
 
     def _of(self, number: int) -> list[Entry]:
         folder, report, scores = self.folders[number], self.reports[number], self._scores[number]
-        own, rows = self._setting(number), self.rows
+        own, rows = self._settings.of(number), self.rows
         fields = report["feature_set"]["fields"]
         everything = {name: counts["total"] for name, counts in fields.items()}
         total = report["feature_set"]["total"]
@@ -122,68 +131,30 @@ class FinishedRuns:
             found.append(judged(entry, scores["selected"].to_numpy(), rows))
         return found
 
-    def _setting(self, number: int) -> Setting:
-        report, selector = self.reports[number], self._configs[number].get("selector", {})
-        asked = selector.get("ratio")
-        unsized = report["selected"] is None or report["selector"] in UNSIZED
-        size = None if unsized else round(report["feature_set"]["ratio"], 3)
-        return Setting(
-            "selector",
-            self._chooser(number),
-            float(asked[0]) if asked else size,
-            self._named(number, "backbone"),
-            self._named(number, "embedding"),
-        )
-
-    def _chooser(self, number: int) -> str:
-        """The kind of selector, with what its runs differ in: first, as in a grid, how pairs were chosen."""
-        kind = str(self.reports[number]["selector"])
-        if kind not in ("optfs", *PAIRED):
-            return kind  # the others search nothing, and are compared by size alone
-        own, alike = self._configs[number].get("selector", {}), self._alike(number, "selector")
-        choices = {other.get("choice") for other in alike}
-        alike = [other for other in alike if other.get("choice") == own.get("choice")]
-        name = f"{kind} {own['choice']}" if len(choices) > 1 and "choice" in own else kind
-        return ", ".join([name, *_differing(own, alike, _NO_NAME)])
-
-    def _named(self, number: int, section: str) -> str:
-        """The kind, with the settings in which runs of that kind differ."""
-        own = self._configs[number].get(section, {})
-        kind = str(own.get("kind", self.reports[number][section]))
-        return ", ".join([kind, *_differing(own, self._alike(number, section), {"kind"})])
-
-    def _alike(self, number: int, section: str) -> list[dict[str, Any]]:
-        """That section of all runs of the same kind in it."""
-        return [
-            config.get(section, {})
-            for config, report in zip(self._configs, self.reports, strict=True)
-            if report[section] == self.reports[number][section]
-        ]
-
     def _require_equal_budgets(self) -> None:
-        first = self._configs[0].get("training", {})
-        for folder, config in zip(self.folders[1:], self._configs[1:], strict=True):
-            own = config.get("training", {})
-            for key in sorted({*first, *own} - {"device", "threads"}):
-                if first.get(key) != own.get(key):
-                    raise ConfigError(
-                        f'runs "{self.folders[0]}" and "{folder}" were not trained alike: training.{key} is '
-                        f"{first.get(key)!r} and {own.get(key)!r}; a comparison needs equal budgets"
-                    )
+        """The same training for all, and as long a search for those that search."""
+        everyone = list(zip(self.folders, self._configs, strict=True))
+        searching = [each for each in everyone if searches(each[1].get("selector", {}))]
+        every = {key for _, config in everyone for key in config.get("training", {})}
+        for key in sorted(every - {"device", "threads"}):
+            _require_equal(everyone, "training", key)
+        _require_equal(searching, "selector", "epochs")
 
 
-def _differing(own: dict[str, Any], alike: Sequence[dict[str, Any]], without: set[str]) -> list[str]:
-    """The settings that others have otherwise, by name."""
-    keys = sorted(key for key in own if any(other.get(key) != own[key] for other in alike))
-    return [f"{key} {_short(own[key])}" for key in keys if key not in without]
+def _require_equal(runs: Sequence[tuple[Path, dict[str, Any]]], section: str, key: str) -> None:
+    for folder, config in runs[1:]:
+        first, own = (each.get(section, {}).get(key) for each in (runs[0][1], config))
+        if first != own:
+            raise ConfigError(
+                f'runs "{runs[0][0]}" and "{folder}" were not trained alike: {section}.{key} is {first!r} and {own!r}; '
+                "a comparison needs equal budgets"
+            )
 
 
-def _short(value: Any) -> str:
-    """A setting as it is; a long list by its length and a digest."""
-    text = str(value)
-    if not isinstance(value, list) or len(text) <= _LONGEST:
-        return text
-    return f"{len(value)} ({hashlib.sha256(text.encode()).hexdigest()[:6]})"
+def _valid(dataset: dict[str, Any]) -> str:
+    """How many valid rows there are and, where time splits them, from when to when."""
+    rows, window = f"{dataset['rows']['valid']:,}", dataset["window"]
+    return f"{rows} from {shown_window(window['valid'])}" if window else rows
 
 
 def _weights_and_valid(report: dict[str, Any], model: str, total: int) -> dict[str, Any]:
@@ -222,24 +193,39 @@ def _folder_of_id(run_id: str, tracking: str | None, fetched: Path) -> Path:
 def _read(folder: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-        for key in (
-            "baseline",
-            "selected",
-            "feature_set",
-            "bundle",
-            "seconds",
-            "seed",
-            "selector",
-            "dataset",
-        ):
-            content[key]
+        for key, inner in _READ.items():
+            found = content[key]
+            if inner and not (found is None and key == "selected"):
+                for name in inner:
+                    found[name]
     except FileNotFoundError:
         unfinished = (folder / "config.toml").is_file()
         reason = "the run is not finished: repeat its command first" if unfinished else "that is no run"
         raise ConfigError(f'run "{folder}" has no file "report.json"; {reason}') from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except KeyError as error:
+        place = f"{key}.{error.args[0]}" if error.args[0] != key else key
+        raise CtrError(
+            f'"{folder / "report.json"}" is not as a run writes it: expected the key "{place}", found none; repeat the '
+            "run with --force"
+        ) from None
+    except (OSError, ValueError, TypeError) as error:
         raise CtrError(f'"{folder / "report.json"}" is not as a run writes it ({error!r})') from None
     return content
+
+
+_MODEL = ("parameters", "bytes", "table_bytes", "valid")
+_READ: dict[str, tuple[str, ...]] = {  # the keys of a report that a comparison reads
+    "dataset": ("name", "digest", "rows", "fields", "features", "window"),
+    "baseline": _MODEL,
+    "selected": _MODEL,
+    "feature_set": ("kept", "total", "ratio", "fields", "cost", "groups"),
+    "bundle": ("bytes",),
+    "seconds": ("baseline", "search", "retrain"),
+    "seed": (),
+    "selector": (),
+    "backbone": (),
+    "embedding": (),
+}
 
 
 def _config(folder: Path) -> dict[str, Any]:

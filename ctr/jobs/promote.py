@@ -3,7 +3,8 @@
     aliases -> evaluate champion and candidate on a labelled log -> rule -> aliases again -> tags, alias `champion`
 
 The rule: the lower end of the 95 % interval of the difference in AUC is above 0 (a gain), or it is not below -margin
-(no loss beyond the margin) and the candidate's bundle is smaller.
+(no loss beyond the margin) and the candidate's bundle is smaller. Rows that one of the two was trained on flatter it,
+so a log with such rows promotes nothing unless that is allowed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,6 +42,7 @@ def promote(
     out: str | None = None,
     tracking: str | None = None,
     first: bool = False,
+    overlap: bool = False,
     command: str = "",
     console: Console | None = None,
 ) -> Promotion:
@@ -56,6 +58,7 @@ def promote(
         out: folder of the evaluation; by default in the runs' folder, named after the two versions.
         tracking: URI of the store; by default the SQLite file beside the runs.
         first: make the candidate the champion where there is none, which no rule can judge.
+        overlap: promote although rows of the log lie in the time that one of the two was trained on.
         command: what the page says repeats it.
         console: where progress goes; by default standard error.
 
@@ -97,7 +100,7 @@ def promote(
             "tracking": tracking,
         },
     )
-    rule = partial(judged, margin=margin, versions=before)
+    rule = partial(judged, margin=margin, versions=before, overlap=overlap)
     report = evaluate(settings, command=command, console=console, rule=rule)
     decision = report["promotion"]
     with asked(what, tracking, fallback=STORE) as (client, _):
@@ -124,8 +127,11 @@ def promote(
     return Promotion(candidate, decision["sentence"], Path(folder))
 
 
-def judged(report: Mapping[str, Any], *, margin: float, versions: Aliases) -> dict[str, Any]:
+def judged(
+    report: Mapping[str, Any], *, margin: float, versions: Aliases, overlap: bool = False
+) -> dict[str, Any]:
     """What the rule says of an evaluation of champion and candidate; `outcome` is not known yet."""
+    seen = {entry["name"]: (entry["overlap"] or {}).get("rows") for entry in report["models"]}
     auc = report["differences"][0]["auc"]
     sizes = {entry["name"]: int(entry["bundle"]["bytes"]) for entry in report["models"]}
     low, smaller = auc["low"], sizes[CANDIDATE] < sizes[CHAMPION]
@@ -145,7 +151,11 @@ def judged(report: Mapping[str, Any], *, margin: float, versions: Aliases) -> di
         why = f"{interval}: {held}"
     change = "smaller" if smaller else "not smaller"
     why += f"; its bundle is {change} ({shown_bytes(sizes[CANDIDATE])}, was {shown_bytes(sizes[CHAMPION])})"
-    passed = gain or (even and smaller)
+    trained_on = " and ".join(f"{rows:,} that {name} was trained on" for name, rows in seen.items() if rows)
+    if trained_on:
+        allowed = "which was allowed" if overlap else "judge on later rows, or allow it with --allow-overlap"
+        why += f"; rows of this log lie in a training window, {trained_on}: {allowed}"
+    passed = (gain or (even and smaller)) and (overlap or not trained_on)
     champion, candidate = versions.numbers
     return {
         "rule": f"low > 0, or low >= -{margin:g} and fewer bytes",
@@ -154,6 +164,7 @@ def judged(report: Mapping[str, Any], *, margin: float, versions: Aliases) -> di
         "candidate": candidate,
         "auc_difference": auc,
         "bytes": sizes,
+        "overlap": {"rows": seen, "allowed": overlap},
         "passed": passed,
         "sentence": f"The rule for promotion is {'met' if passed else 'not met'}: {why}.",
         "outcome": None,
@@ -183,6 +194,10 @@ def _tags(decision: Mapping[str, Any], report: Mapping[str, Any], outcome: str) 
         "promotion.auc_difference.high": str(auc["high"]),
         "promotion.bundle_bytes": str(sizes[CANDIDATE]),
         "promotion.champion_bundle_bytes": str(sizes[CHAMPION]),
+        "promotion.overlap_rows": ", ".join(
+            f"{name} {'unknown' if rows is None else rows}"
+            for name, rows in decision["overlap"]["rows"].items()
+        ),
         "promotion.log": report["log"]["digest"],
         "promotion.at": _now(),
     }

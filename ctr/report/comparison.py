@@ -95,7 +95,7 @@ def _facts(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     if "foreseen" in margin:
         foreseen = (
-            f"{margin['foreseen']:.2g}, at AUC {margin['assumed_auc']} and a correlation of "
+            f"{margin['foreseen']:.2g} with a power of 80 %, at AUC {margin['assumed_auc']} and a correlation of "
             f"{margin['assumed_correlation']}"
         )
         facts.append(("smallest provable loss, foreseen", foreseen))
@@ -107,5 +107,6 @@ def _facts(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts.append(("fields that the chosen set retires", ", ".join(retired["fields"]) or "none"))
     if retired["groups"]:
         facts.append(("groups of fields that it retires", ", ".join(retired["groups"])))
+    facts += [("warning", warning) for warning in document["warnings"]]
     facts += [("left out", reason) for reason in document["left_out"]]
     return facts

@@ -62,10 +62,11 @@ def _curves(settings: Settings, axis: _Axis, name: str, of: str) -> Plot:
         for each in settings
     ]
     label = f"AUC and log loss{of} against {axis.words}. Valid and test AUC: {'; '.join(parts)}."
-    caption = (
-        f"Quality{of} against {axis.words}: mean over seeds, bars from the worst to the best seed. Dashed: keep-all. "
-        "Every choice was made on valid; test stands beside it."
-    )
+    spread = any(len(each["seeds"]) > 1 for each in settings)
+    seeds = "mean over seeds, bars from the worst to the best seed" if spread else "of one seed"
+    caption = f"Quality{of} against {axis.words}: {seeds}. Dashed: keep-all."
+    if any(each["chosen"] for each in settings):
+        caption += " Every choice was made on valid; test stands beside it."
     return plot(name, draw, (1000, 560), 900, label, caption)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from ctr.report.canvas import GRID, INK, PAPER, QUIET, SERIES, Plot, few_ticks, plot
 from ctr.report.comparison_curves import selector_style
-from ctr.report.comparison_words import setting_words
+from ctr.report.comparison_words import setting_words, whom_words
 from ctr.report.units import decimal, signed
 
 if TYPE_CHECKING:
@@ -47,7 +47,9 @@ def differences_plot(document: Mapping[str, Any]) -> Plot | None:
     parts = [f"{setting_words(e)} {signed(e['differences']['keep_all']['auc']['value'])}" for e in found]
     caption = (
         "Thick: 95 % interval of this difference alone; thin: intervals that hold for all "
-        f"{document['comparisons']} comparisons at once. Shaded: no loss beyond {margin:g}. Ring: chosen on valid."
+        f"{document['comparisons']} comparisons at once. They speak about other rows"
+        f"{whom_words([each['differences']['keep_all'] for each in found])}. Shaded: no loss beyond {margin:g}. Ring: "
+        "chosen on valid."
     )
     height = 60 + _ROW * len(found)
     return plot(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ctr.report.comparison_words import setting_words
+from ctr.report.comparison_words import setting_words, whom_words
 from ctr.report.tables import Cell, Table
 from ctr.report.units import count, decimal, duration, known, share, signed, size
 
@@ -44,9 +44,9 @@ def settings_table(document: Document) -> Table:
     columns += ["parameters", "tables", "bundle"]
     columns += ["cost"] if _costs(document) else []
     columns += ["valid AUC", "test AUC", "valid log loss", "test log loss", "training"]
+    means = _means(document)
     caption = (
-        f"Means over {_seeds(document)}; in brackets the standard deviation over them. Bundle: all files of the "
-        "exported folder. Training: search and retraining, of one seed."
+        f"{means} Bundle: all files of the exported folder. Training: search and retraining, of one seed."
     )
     return Table("settings", caption, columns, rows)
 
@@ -60,27 +60,34 @@ def keep_all_table(document: Document) -> Table | None:
         chosen = " (chosen)" if each["chosen"] else ""
         rows.append([_name(each, document, chosen), Cell(difference["sentence"]), *_numbers(difference)])
     together = "clusters of rows" if document["clustered"] else "rows"
+    whom = whom_words([each["differences"]["keep_all"] for each in found])
     caption = (
         "Test AUC and log loss minus those of keep-all, paired by row and seed. Intervals speak about other "
-        f"{together} from the same source and other training seeds. The sentence of the chosen set is by its own 95 % "
-        "interval: it was chosen before test was read. All others are by the intervals for "
-        f"{document['comparisons']} at once."
+        f"{together} from the same source{whom}. "
     )
+    if any(each["chosen"] for each in found):
+        caption += (
+            "The sentence of the chosen set is by its own 95 % interval: it was chosen before test was read. All "
+            f"others are by the intervals for {document['comparisons']} at once. "
+        )
+    caption += "What a log can prove: where nothing is lost, with a power of 80 %."
     columns = ["setting", "to keep-all, it", *_columns(document)]
     return Table("keep-all", caption, columns, rows, words=columns[1:2]) if rows else None
 
 
 def rivals_table(document: Document) -> Table | None:
     """Every difference to the most frequent values, and to the best cheap alternative."""
-    rows = []
+    rows, found = [], []
     for each in document["settings"]:
         for against, difference in each["differences"].items():
             if against != "keep_all":
+                found.append(difference)
                 other = f" minus {setting_words(difference['other'])}"
                 rows.append([_name(each, document, other), Cell(_told(difference)), *_numbers(difference)])
     caption = (
         "Against the most frequent values, as many of them, and against the best on valid of the cheap alternatives "
-        "whose tables take no more bytes (10 % more at most)."
+        "whose tables take about as many bytes (10 % more at most), or fewer. Intervals speak about other rows from "
+        f"the same source{whom_words(found)}."
     )
     columns = ["difference", "so", *_columns(document)]
     return Table("rivals", caption, columns, rows) if rows else None
@@ -105,7 +112,8 @@ def _numbers(difference: Mapping[str, Any]) -> list[Cell]:
 
 def _told(difference: Mapping[str, Any]) -> str:
     wide = difference["auc_corrected"]
-    return "better" if wide["low"] > 0.0 else "worse" if wide["high"] < 0.0 else "not told apart"
+    told = "better" if wide["low"] > 0.0 else "worse" if wide["high"] < 0.0 else "not told apart"
+    return told if difference["seeds_known"] else f"{told} (this model only)"
 
 
 def areas_table(document: Document) -> Table | None:
@@ -197,17 +205,17 @@ def fields_by_run_table(document: Document) -> Table | None:
     found = [each for each in document["stability"] if each["backbone"] != "all"]
     if not found:
         return None
-    names = list(found[0]["fields_by_run"])
-    rows = [
-        [
-            Cell(name),
-            *(Cell(f"{e['fields_by_run'][name]}/{e['runs']}", e["fields_by_run"][name]) for e in found),
-        ]
-        for name in names
-    ]
+    names = dict.fromkeys(name for each in found for name in each["fields_by_run"])
+    rows = [[Cell(name), *(_runs_of(each, name) for each in found)] for name in names]
     several = _several(document)
     columns = ["field", *(setting_words(each, where=several) for each in found)]
     return Table("fields-by-run", "Runs in which a field keeps any value.", columns, rows)
+
+
+def _runs_of(each: Mapping[str, Any], field: str) -> Cell:
+    """`2/3`; of runs whose schema lacks the field, "-"."""
+    kept = each["fields_by_run"].get(field)
+    return Cell("-") if kept is None else Cell(f"{kept}/{each['runs']}", kept)
 
 
 def _name(each: Mapping[str, Any], document: Document, more: str = "") -> Cell:
@@ -240,9 +248,13 @@ def _p(value: float) -> str:
     return "< 0.0001" if value < 1e-4 else f"{value:.2g}"
 
 
-def _seeds(document: Document) -> str:
-    seeds = document["seeds"]
-    return "1 seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
+def _means(document: Document) -> str:
+    """What the numbers of settings are means over."""
+    fewest, most = (edge(len(each["seeds"]) for each in document["settings"]) for edge in (min, max))
+    if most == 1:
+        return "Of 1 seed, so nothing is known of the spread over others."
+    several = f"{most} seeds" if fewest == most else f"{fewest} to {most} seeds"
+    return f"Means over {several}; in brackets the standard deviation over them."
 
 
 def _several(document: Document) -> bool:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ctr.report.canvas import GRID, INK, QUIET, SERIES, Plot, few_ticks, plot
 from ctr.report.comparison_tables import bounds, number
-from ctr.report.comparison_words import setting_words
+from ctr.report.comparison_words import setting_words, whom_words
 from ctr.report.tables import Cell, Table
 from ctr.report.units import count, decimal, share, shown_window, signed
 from ctr.report.walk_words import LINES, age_words
@@ -76,7 +76,7 @@ def _plot(walk: Walk, one: Mapping[str, Any], margin: float, name: str) -> Plot:
     )
     caption = (
         f"{setting_words(one)}: all weights are trained again for each window, on all rows before it. Bars: 95 % "
-        f"interval over rows and seeds. Shaded: no loss beyond {margin:g}."
+        f"intervals, which speak about other rows{_whom(one)}. Shaded: no loss beyond {margin:g}."
     )
     return plot(name, draw, (1000, 420), 480, label, caption)
 
@@ -115,9 +115,15 @@ def _table(walk: Walk, one: Mapping[str, Any], place: int) -> Table:
         columns += [f"{LINES[line]}, minus selected anew", "95 %"] if line != "anew" else []
     caption = (
         f"{setting_words(one)} by age: test AUC of each window, paired by row and seed. Beside a set that is selected "
-        "anew at each window one sees what age costs, beside keep-all what the set costs."
+        "anew at each window one sees what age costs, beside keep-all what the set costs. Intervals speak about "
+        f"other rows{_whom(one)}."
     )
     return Table(f"ageing-{place}", caption, columns, rows)
+
+
+def _whom(one: Mapping[str, Any]) -> str:
+    """Whom the intervals of a set that walks speak about."""
+    return whom_words([point["minus_keep_all"] for points in one["points"].values() for point in points])
 
 
 def windows_table(document: Mapping[str, Any]) -> Table | None:

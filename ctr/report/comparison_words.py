@@ -1,6 +1,6 @@
 """What a comparison comes to, in plain words."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ctr.report.units import count, decimal, size
@@ -55,6 +55,10 @@ def verdict_words(document: Mapping[str, Any]) -> str:
     """The sentences that the page opens with."""
     margin, choice = document["margin"]["max_auc_loss"], document["choice"]
     chosen = choice["chosen"]
+    if document.get("no_choice"):
+        return (
+            f"Nothing was chosen on valid: {document['no_choice']}. What each set costs stands in the table."
+        )
     if chosen is None:
         limits = ", ".join(f"{name} = {limit:g}" for name, limit in document["budget"].items())
         reason = f"No set of the grid fits the budget ({limits})" if limits else "Nothing was selected"
@@ -68,20 +72,53 @@ def verdict_words(document: Mapping[str, Any]) -> str:
     rival = found["differences"].get("alternative")
     if rival is not None:
         sentences.append(rival_words(rival, margin))
-    if choice["cheapest"]["role"] == "keep_all" and not document["budget"]:
-        sentences.append("No set came within one standard error of keep-all on valid.")
+    if not document["budget"]:
+        sentences += _choice_words(choice)
     return " ".join(sentences)
 
 
+def _choice_words(choice: Mapping[str, Any]) -> list[str]:
+    """What valid could not say, where the chosen set is not the cheapest of those that are as good as the best."""
+    if choice["standard_error"] == "unknown":
+        return [
+            "The standard error on valid is unknown, with fewer than three seeds and no scores of its rows: the best "
+            "set was taken, not the cheapest one near it."
+        ]
+    over = "" if choice["standard_error"] == "known" else " (over rows: with so few seeds theirs is unknown)"
+    if not any(each["role"] == "selector" for each in choice["within_one_standard_error"]):
+        return [f"No set came within one standard error{over} of keep-all on valid."]
+    if choice["cheapest"]["role"] == "keep_all":
+        return [f"Keep-all is the cheapest of all within one standard error{over} of the best on valid."]
+    return []
+
+
 def rival_words(rival: Mapping[str, Any], margin: float) -> str:
-    """How the set does against the best alternative of no more bytes."""
-    name, auc = setting_words(rival["other"]), rival["auc"]
-    interval = f"{auc['value']:+.4f}, {auc['low']:+.4f} to {auc['high']:+.4f}"
-    if auc["low"] > 0.0:
-        return f"It is better than every cheap alternative of no more bytes (next: {name}, {interval})."
-    if auc["high"] <= margin:
-        return f"A cheap alternative is as good at no more bytes: {name} (difference {interval})."
-    return f"It cannot be told from a cheap alternative of no more bytes: {name} (difference {interval})."
+    """How the set does against the alternatives of about as many bytes: the best on valid, and all others."""
+    only = "" if rival["seeds_known"] else " (this model only)"
+    beaten = [each for each in (rival, *rival["others"]) if each["auc"]["low"] > 0.0]
+    if len(beaten) == 1 + len(rival["others"]):
+        next_one = f"{setting_words(rival['other'])}, {_interval(rival['auc'])}"
+        return f"It is better than every cheap alternative of about as many bytes{only} (next: {next_one})."
+    told = rival if rival not in beaten else min(rival["others"], key=lambda each: each["auc"]["low"])
+    as_good = told["auc"]["high"] <= margin
+    start = (
+        "A cheap alternative is as good at" if as_good else "It cannot be told from a cheap alternative of"
+    )
+    return f"{start} about as many bytes{only}: {setting_words(told['other'])} (difference {_interval(told['auc'])})."
+
+
+def _interval(auc: Mapping[str, float]) -> str:
+    return f"{auc['value']:+.4f}, {auc['low']:+.4f} to {auc['high']:+.4f}"
+
+
+def whom_words(differences: Sequence[Mapping[str, Any]]) -> str:
+    """Whom intervals speak about, beside other rows, as the end of a sentence about these."""
+    known = {each["seeds_known"] for each in differences}
+    if known == {True}:
+        return " and other training seeds"
+    if known == {False}:
+        return ", and of these models only: fewer than three seeds tell nothing about others"
+    return ' and, but where it says "this model only", other training seeds'
 
 
 def _opening(document: Mapping[str, Any], chosen: Mapping[str, Any]) -> str:

@@ -82,3 +82,8 @@ def test_what_cannot_be_meant_is_told(fitted, log):
         fitted.predict(frame.drop("user"))
     with pytest.raises(ValueError, match=r"1 rows hold cells .* the first is row 1"):
         fitted.predict(frame.head(3).with_columns(price=pl.Series(["1", "cheap", None])))
+
+
+def test_a_share_that_is_none_is_told_by_its_name(log):
+    with pytest.raises(ValueError, match=r"ratio: expected a share above 0, at most 1, found '0\.5'"):
+        CTRClassifier("frequency", ratio="0.5").fit(*log)

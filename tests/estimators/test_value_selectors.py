@@ -269,6 +269,8 @@ def test_an_unfitted_selector_says_so(log):
     [
         ({"ratio": 0.0}, None, "ratio: expected a share above 0, at most 1, found 0.0"),
         ({"ratio": 1.5}, None, "ratio: expected a share above 0"),
+        ({"ratio": "0.5"}, None, "ratio: expected a share above 0, at most 1, found '0.5'"),
+        ({"ratio": True}, None, "ratio: expected a share above 0, at most 1, found True"),
         ({"validation_fraction": 0.0}, None, "validation_fraction: expected a share above 0"),
         ({"fields": {"usr": {}}}, None, '"usr" is no column of X; the nearest name is "user"'),
         ({}, lambda x, y: (x, y[:-1]), "inconsistent numbers of samples"),
@@ -307,6 +309,8 @@ def test_what_cannot_be_meant_is_a_value_error_that_says_why(keys, change, messa
     ("keys", "message"),
     [
         ({"ratio": 0.5, "penalty": 1.0}, "selector: state ratio or penalty, not both"),
+        ({"ratio": "0.5"}, "ratio: expected a share above 0, at most 1, found '0.5'"),
+        ({"penalty": "2.5"}, "selector.penalty: expected"),
         ({"backbone": "depfm"}, "backbone.kind: expected"),
         ({"batch_size": 0}, "training.batch_size: expected"),
         (

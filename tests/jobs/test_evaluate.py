@@ -178,6 +178,25 @@ def test_slices_of_a_field_hold_every_row_once(finished):
     assert ranges[-1] == "missing"
 
 
+def test_a_value_that_a_guardrail_names_is_looked_at_however_rare_it_is(finished, monkeypatch):
+    monkeypatch.setattr("ctr.jobs.evaluation_slices.MOST", 1)
+    log = pl.read_parquet(finished.folder / "test.parquet")
+    rare, frequent = (
+        log["shop"].value_counts(sort=True).sort("count", "shop", descending=[False, True])["shop"][0, 2]
+    )
+    rails = [{"slice": "shop", "value": rare, "min": 0.0}, {"slice": "hour", "value": 7, "min": 0.0}]
+    price = log["price"].drop_nulls().mode()[0]
+    rails += [{"slice": "price", "value": price, "min": 0.0}, {"slice": "shop", "value": "s9", "min": 0.0}]
+    report = both(finished, guardrail=rails)
+    counts = [log.filter(shop=rare).height, log.filter(pl.col("time").dt.hour() == 7).height]
+    counts += [log.filter(price=price).height, 0]
+    assert [entry["rows"] for entry in report["guardrails"]] == counts
+    assert report["guardrails"][-1]["why"] == "the log has no such rows"
+    shops = {part["value"]: part["rows"] for part in report["slices"] if part["field"] == "shop"}
+    assert set(shops) == {frequent, rare, "all 1 others"}
+    assert sum(shops.values()) == log.height
+
+
 def test_days_are_those_of_the_log(finished):
     report = both(finished)
     days = (

@@ -165,6 +165,55 @@ def test_an_alias_that_moves_meanwhile_stops_the_promotion(finished, tmp_path, c
     assert promotion_in(tmp_path / "out")["outcome"] is None
 
 
+VERSIONS = Aliases(Version("ads", 3, {}), Version("ads", 5, {}))
+
+
+def evaluation_of(auc, sizes, overlap=(None, None)):
+    """As far as the rule reads it."""
+    models = [
+        {
+            "name": name,
+            "bundle": {"bytes": value},
+            "overlap": None if rows is None else {"rows": rows, "window": []},
+        }
+        for (name, value), rows in zip(sizes.items(), overlap, strict=True)
+    ]
+    return {"models": models, "differences": [{"auc": auc}]}
+
+
+@pytest.mark.parametrize(
+    ("overlap", "passed"), [((0, 0), True), ((None, 0), True), ((0, 7), False), ((5, 0), False)]
+)
+def test_rows_that_one_of_the_two_was_trained_on_promote_nothing_unless_allowed(overlap, passed):
+    gain = {"value": 0.02, "low": 0.01, "high": 0.03}
+    report = evaluation_of(gain, {"champion": 100, "candidate": 90}, overlap)
+    found = job.judged(report, margin=0.001, versions=VERSIONS)
+    assert found["passed"] is passed
+    assert ("--allow-overlap" in found["sentence"]) is not passed
+    allowed = job.judged(report, margin=0.001, versions=VERSIONS, overlap=True)
+    assert allowed["passed"]
+    assert ("which was allowed" in allowed["sentence"]) is not passed
+    assert allowed["overlap"]["allowed"]
+
+
+def test_a_log_that_both_were_trained_on_moves_no_alias_until_that_is_allowed(finished, tmp_path, client):
+    crown(client, registered(tmp_path, finished.candidate))
+    registered(tmp_path, finished.champion)
+    log = str(finished.folder / "log.parquet")
+    console = Console(file=io.StringIO())
+    with pytest.raises(
+        ThresholdError, match=r"rows of this log lie in a training window, [\d,]+ that champion was"
+    ):
+        job.promote("ads", [log], out="out", console=console, margin=0.9)
+    assert aliases(client, "ads").numbers == (1, 2)
+    assert "not met" in client.get_model_version("ads", "2").tags["promotion.sentence"]
+    job.promote("ads", [log], out="out", console=console, margin=0.9, overlap=True)
+    assert aliases(client, "ads").numbers == (2, 2)
+    tags = client.get_model_version("ads", "2").tags
+    assert "which was allowed" in tags["promotion.sentence"]
+    assert tags["promotion.overlap_rows"].startswith("champion ")
+
+
 @pytest.mark.parametrize(
     ("low", "size", "passed"),
     [
@@ -180,9 +229,7 @@ def test_an_alias_that_moves_meanwhile_stops_the_promotion(finished, tmp_path, c
 def test_the_rule(low, size, passed):
     sizes = {"champion": 100, "candidate": size}
     auc = {"value": None if low is None else low + 0.002, "low": low, "high": 0.004}
-    models = [{"name": name, "bundle": {"bytes": value}} for name, value in sizes.items()]
-    versions = Aliases(Version("ads", 3, {}), Version("ads", 5, {}))
-    found = job.judged({"models": models, "differences": [{"auc": auc}]}, margin=0.001, versions=versions)
+    found = job.judged(evaluation_of(auc, sizes), margin=0.001, versions=VERSIONS)
     assert found["passed"] is passed
     assert (found["champion"], found["candidate"], found["bytes"]) == (3, 5, sizes)
     assert found["sentence"].startswith(f"The rule for promotion is {'met' if passed else 'not met'}: ")

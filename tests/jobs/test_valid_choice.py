@@ -38,6 +38,45 @@ def test_where_only_keep_all_comes_near_keep_all_the_best_set_is_chosen():
     assert (found.cheapest, found.chosen, found.best_set) == (KEEP_ALL, HALF, HALF)
 
 
+def test_settings_are_paired_by_seed_and_not_by_position():
+    # Seed 2 is better by 0.002 in all settings: paired by position, half would lose that to keep-all's seed 0.
+    found = groups({KEEP_ALL: 0.80, HALF: 0.80}, seeds=(0, 1, 2))
+    found[KEEP_ALL], found[HALF] = found[KEEP_ALL][1:], found[HALF][:2]
+    assert choose(found, None, {}).within == (KEEP_ALL, HALF)
+
+
+def test_a_set_that_shares_no_seed_with_the_best_is_not_within_a_standard_error():
+    found = groups({KEEP_ALL: 0.80, HALF: 0.80}, seeds=(0, 1, 2))
+    found[KEEP_ALL], found[HALF] = found[KEEP_ALL][2:], found[HALF][:2]
+    assert choose(found, None, {}).within == (KEEP_ALL,)
+
+
+def test_bytes_are_those_of_whole_bundles_on_both_sides_or_of_weights_on_both():
+    found = groups({KEEP_ALL: 0.80, HALF: 0.80})
+    for entry in found[KEEP_ALL]:  # as a finished run leaves it: its baseline has no bundle
+        entry.facts.update(bundle_bytes=None, bytes=400)
+    for entry in found[HALF]:
+        entry.facts.update(bytes=200)
+    assert (
+        choose(found, None, {}).cheapest == HALF
+    )  # of 500 bytes, with all that a bundle holds beside weights
+
+
+@pytest.mark.parametrize(
+    ("seeds", "known"),
+    [((0, 1, 2), "known"), ((0, 1), "unknown"), ((0,), "unknown")],
+)
+def test_with_fewer_than_three_seeds_and_no_scores_the_standard_error_is_unknown(seeds, known):
+    assert choose(groups({KEEP_ALL: 0.80, HALF: 0.79}, seeds), None, {}).standard_error == known
+
+
+def test_with_few_seeds_and_scores_the_standard_error_is_that_over_rows():
+    labels = np.array([0, 1, 0, 1], np.uint8)
+    valid = {(setting, 0): np.array([0.1, 0.4, 0.2, 0.3]) for setting in (KEEP_ALL, HALF)}
+    found = choose(groups({KEEP_ALL: 0.80, HALF: 0.79}, (0,), valid), Rows(labels), {})
+    assert found.standard_error == "rows"
+
+
 @pytest.mark.parametrize(
     ("budget", "chosen"),
     [

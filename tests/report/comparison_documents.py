@@ -82,14 +82,14 @@ def _alike(label, size):
     }
 
 
-def _walk(margin=0.001):
+def _walk(margin=0.001, known=True):
     """A set that ages by 0.004 a day, over four windows."""
 
     def difference(value):
         bounds = {"low": value - 0.003, "high": value + 0.003}
         wide = {"low_corrected": value - 0.005, "high_corrected": value + 0.005}
         outcome = "loss" if value < -0.003 else "undecided"
-        decision = {"outcome": outcome, "provable": 0.003, "more_rows": 1000, "seeds_known": True}
+        decision = {"outcome": outcome, "provable": 0.003, "more_rows": 1000, "seeds_known": known}
         return {"value": value, **bounds, **wide, "by_seed": [value], **decision}
 
     def points(pace, lines):
@@ -105,7 +105,7 @@ def _walk(margin=0.001):
     both = ("keep_all", "anew")
     lines = {"drop": points(-0.004, both), "keep": points(-0.001, both), "anew": points(0.0, both[:1])}
     pace = {"value": -0.004, "low": -0.005, "high": -0.003, "by_seed": [-0.004], "outcome": "ages"}
-    pace |= {"seeds_known": True, "margin_after": {"value": 0.25, "low": 0.2, "high": 0.33}}
+    pace |= {"seeds_known": known, "margin_after": {"value": 0.25, "low": 0.2, "high": 0.33}}
     one = {"role": "selector", "label": "optfs", "size": 0.5, "backbone": "deepfm", "embedding": "table"}
     one |= {"points": lines, "pace": {"drop": pace, "keep": {**pace, "outcome": "undecided"}}}
     windows = [
@@ -154,5 +154,5 @@ def document(seeds=(0, 1, 2)):
     }
     built["margin"] |= {"foreseen": 0.004, "assumed_auc": 0.75, "assumed_correlation": 0.95}
     built["verdict"] = verdict_words(built)
-    built["walk_forward"] = _walk()
+    built["walk_forward"] = _walk(known=len(seeds) > 2)
     return built

@@ -6,7 +6,13 @@ from ctr.report import comparison_tables as tables
 from ctr.report.comparison import write_comparison
 from ctr.report.comparison_plots import swarm
 from ctr.report.comparison_walk import unjudged_table, walked_sets, windows_table
-from ctr.report.comparison_words import margin_words, more_words, rival_words, setting_words
+from ctr.report.comparison_words import (
+    margin_words,
+    more_words,
+    rival_words,
+    setting_words,
+    verdict_words,
+)
 from ctr.report.walk_words import walk_words
 from tests.report.browser import needs_chromium, opened, probed
 from tests.report.comparison_documents import document
@@ -65,15 +71,79 @@ def test_a_difference_becomes_a_plain_sentence_against_the_margin(found, words):
     assert margin_words(found, 0.001) == words
 
 
+def rival(label, low, high):
+    return {
+        "other": {"label": label, "size": 0.2},
+        "auc": {"value": (low + high) / 2, "low": low, "high": high},
+        "seeds_known": True,
+        "others": [],
+    }
+
+
 def test_a_cheap_alternative_is_as_good_cannot_be_told_or_is_beaten():
-    other = {"other": {"label": "unified", "size": 0.2}}
     for low, high, words in (
-        (-0.002, 0.0005, "A cheap alternative is as good"),
-        (-0.002, 0.002, "It cannot be told from a cheap alternative"),
-        (0.001, 0.002, "It is better than every cheap alternative"),
+        (
+            -0.002,
+            0.0005,
+            "A cheap alternative is as good at about as many bytes: unified at 20 % (difference -0.0008, ",
+        ),
+        (-0.002, 0.002, "It cannot be told from a cheap alternative of about as many bytes: unified at 20 %"),
+        (
+            0.001,
+            0.002,
+            "It is better than every cheap alternative of about as many bytes (next: unified at 20 %",
+        ),
     ):
-        auc = {"value": (low + high) / 2, "low": low, "high": high}
-        assert rival_words({**other, "auc": auc}, 0.001).startswith(words)
+        assert rival_words(rival("unified", low, high), 0.001).startswith(words)
+
+
+def test_a_set_is_better_than_every_alternative_only_where_it_is_better_than_each():
+    best, beaten = rival("unified", 0.001, 0.002), rival("min count", 0.003, 0.004)
+    assert "better than every" in rival_words({**best, "others": [beaten]}, 0.001)
+    told = rival_words({**best, "others": [beaten, rival("width 4", -0.001, 0.004)]}, 0.001)
+    assert told.startswith("It cannot be told from a cheap alternative of about as many bytes: width 4")
+    assert rival_words({**best, "others": [rival("width 4", -0.001, 0.0005)]}, 0.001).startswith(
+        "A cheap alternative is"
+    )
+
+
+def test_every_alternative_in_reach_of_the_chosen_set_is_told_apart():
+    found = next(each for each in document()["settings"] if each["chosen"])["differences"]
+    assert found["alternative"]["other"]["label"] == "unified"
+    assert [(each["other"]["label"], each["other"]["size"]) for each in found["alternative"]["others"]] == [
+        ("width 8", None),
+        ("unified", 0.1),
+    ]
+    assert found["keep_all"]["others"] == []
+
+
+@pytest.mark.parametrize(
+    ("known", "within", "words"),
+    [
+        ("known", ["keep_all"], "No set came within one standard error of keep-all on valid."),
+        (
+            "rows",
+            ["keep_all"],
+            "No set came within one standard error (over rows: with so few seeds theirs is unknown) of",
+        ),
+        (
+            "known",
+            ["keep_all", "selector"],
+            "Keep-all is the cheapest of all within one standard error of the best",
+        ),
+        ("unknown", ["keep_all"], "The standard error on valid is unknown, with fewer than three seeds"),
+        ("unknown", ["selector"], "The standard error on valid is unknown, with fewer than three seeds"),
+        ("known", ["selector"], None),
+    ],
+)
+def test_what_came_near_keep_all_on_valid_is_told_as_it_was(known, within, words):
+    built = document()
+    cheapest = {**built["choice"]["chosen"], "role": within[0]}
+    choice = {**built["choice"], "standard_error": known, "cheapest": cheapest}
+    choice["within_one_standard_error"] = [{"role": role} for role in within]
+    told = verdict_words({**built, "choice": choice})
+    assert words in told if words else told == built["verdict"]
+    assert ("No set came within" in told) == (words is not None and words.startswith("No set"))
 
 
 def test_settings_are_named_by_who_chose_and_how_much():
@@ -121,10 +191,42 @@ def test_where_pairs_were_chosen_the_settings_tell_how_many_and_what_they_take()
     assert "rows of crosses" not in tables.settings_table(built).columns
 
 
-def test_one_seed_has_no_spread_and_says_so_everywhere():
+def test_one_seed_has_no_spread_and_says_so_everywhere(tmp_path):
     built = document(seeds=(0,))
-    assert "(this model only)" in built["verdict"]
+    first, second, *_ = built["verdict"].split(". ")
+    assert "(this model only)" in first
+    assert "(this model only)" in second, "the sentence about the cheap alternative"
     assert "(" not in tables.settings_table(built).rows[0][7].text
+    assert tables.settings_table(built).caption.startswith("Of 1 seed, so nothing is known of the spread")
+    for table in (tables.keep_all_table(built), tables.rivals_table(built)):
+        assert all(row[1].text.endswith("(this model only)") for row in table.rows)
+        assert "of these models only: fewer than three seeds tell nothing about others" in table.caption
+    walk = built["walk_forward"]
+    assert (
+        walk["sets"][0]["sentence"].count("model only") + walk["sets"][0]["sentence"].count("models only")
+        == 3
+    )
+    text = write_comparison(built, tmp_path, None).read_text(encoding="utf-8")
+    assert "other training seeds" not in text
+    assert "mean over seeds" not in text
+    assert (
+        text.count("fewer than three seeds tell nothing about others") == 5
+    )  # tables, and plots of differences
+
+
+def test_three_seeds_speak_about_others_and_where_some_settings_have_fewer_that_is_told(page):
+    assert "other training seeds" in page.read_text(encoding="utf-8")
+    assert "tell nothing about others" not in page.read_text(encoding="utf-8")
+    assert tables.settings_table(document()).caption.startswith("Means over 3 seeds;")
+    built = document()
+    settings = [{**each} for each in built["settings"]]
+    settings[0]["seeds"] = [0]
+    settings[0]["differences"] = {
+        against: {**each, "seeds_known": False} for against, each in settings[0]["differences"].items()
+    }
+    some = {**built, "settings": settings}
+    assert tables.settings_table(some).caption.startswith("Means over 1 to 3 seeds;")
+    assert 'but where it says "this model only", other training seeds' in tables.keep_all_table(some).caption
 
 
 def test_how_a_set_ages_is_told_in_plain_words():
