@@ -118,4 +118,4 @@ def _opened(folder):
 def test_the_description_names_neither_python_nor_our_library(folders):
     text = (folders["vocabulary"] / "encoding.json").read_text(encoding="utf-8")
     assert not [word for word in ("python", "polars", "numpy", "ctr.") if word in text.lower()]
-    assert json.loads(text)["version"] == 1
+    assert json.loads(text)["version"] == 2
