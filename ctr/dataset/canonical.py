@@ -45,7 +45,9 @@ def text(values: pl.Series) -> pl.Series:
         return text(values.cast(pl.String))
     if isinstance(dtype, pl.Decimal):
         return _float_text(values.cast(pl.Float64))
-    raise DataError(f'column "{values.name}": expected text, numbers, booleans or dates, found {dtype}')
+    raise DataError(
+        f'column "{values.name}": expected text, numbers, booleans or dates, found {str(dtype)[:100]}'
+    )
 
 
 def _float_text(values: pl.Series) -> pl.Series:

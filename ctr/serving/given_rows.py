@@ -9,7 +9,7 @@ import polars as pl
 from ctr.dataset.odd_cells import UNUSABLE
 from ctr.dataset.plain_cells import ABSENT
 from ctr.errors import DataError, out_of_memory
-from ctr.serving.python_cells import series
+from ctr.serving.python_cells import is_deep, series
 
 Cells = pl.Series | Sequence[object]
 Given = Any  # a dict, a sequence of dicts, a Polars frame or a pandas frame
@@ -76,6 +76,8 @@ def _of_pandas(frame: Any, wanted: Sequence[str]) -> GivenRows:
 
 def _of_pandas_column(column: Any) -> Cells:
     try:
+        if column.dtype == object and any(map(is_deep, column)):
+            raise TypeError
         return pl.Series(column.name, pl.from_pandas(column))
     except UNUSABLE as error:
         if out_of_memory(error):

@@ -10,6 +10,8 @@ from ctr.dataset.plain_cells import ABSENT
 from ctr.errors import DataError, out_of_memory
 
 _USUAL = {type(None), str, int, float, bool}
+_HOLDERS = (list, tuple, dict)
+_DEPTH = 8
 
 
 def series(where: str, name: str, cells: Sequence[object]) -> pl.Series:
@@ -26,8 +28,10 @@ def series(where: str, name: str, cells: Sequence[object]) -> pl.Series:
         for cell in cells
     ]
     try:
+        if any(map(is_deep, plain)):
+            raise TypeError
         found = pl.Series(name, plain)
-        if not _holds_objects(found.dtype):
+        if not _is_odd(found.dtype):
             return found
         reason: BaseException | None = None
     except UNUSABLE as error:
@@ -45,7 +49,21 @@ def series(where: str, name: str, cells: Sequence[object]) -> pl.Series:
     ) from None
 
 
-def _holds_objects(dtype: pl.DataType) -> bool:
+def is_deep(cell: object) -> bool:
+    """Whether lists stand in lists deeper than in cells: Polars and Arrow go down by recursion till the stack ends."""
+    layer = [cell]
+    for _ in range(_DEPTH):
+        inside = (each for each in layer if isinstance(each, _HOLDERS))
+        layer = [inner for each in inside for inner in (each.values() if isinstance(each, dict) else each)]
+    return any(isinstance(each, _HOLDERS) for each in layer)
+
+
+def _is_odd(dtype: pl.DataType, depth: int = 0) -> bool:
+    """Whether a column holds Python's own objects, or is nested deeper than cells are."""
+    if dtype == pl.Object or depth > _DEPTH:
+        return True
     if isinstance(dtype, pl.List | pl.Array):
-        return _holds_objects(dtype.inner)  # type: ignore[arg-type]  # the inner type of an instance is an instance
-    return dtype == pl.Object
+        return _is_odd(dtype.inner, depth + 1)  # type: ignore[arg-type]  # the inner type of an instance is an instance
+    if isinstance(dtype, pl.Struct):
+        return any(_is_odd(field.dtype, depth + 1) for field in dtype.fields)  # type: ignore[arg-type]  # as above
+    return False

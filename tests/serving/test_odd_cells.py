@@ -155,6 +155,24 @@ def test_odd_cells_are_scored_or_told_in_a_line(scorers, which, data):
     check_scores(scorer, given_frame, len(cells))
 
 
+@pytest.mark.parametrize("which", [0, 1], ids=["cell by cell", "by frames"])
+@pytest.mark.parametrize("depth", [9, 100, 900])
+@pytest.mark.parametrize(
+    "around", [lambda inner: [inner], lambda inner: {"a": inner}], ids=["lists", "dicts"]
+)
+def test_cells_that_are_nested_deep_are_told_in_a_line(scorers, which, depth, around):
+    scorer, row = scorers[which]
+    cell = "a"
+    for _ in range(depth):
+        cell = around(cell)
+    for name in scorer.columns:
+        check_scores(scorer, {**row, name: cell}, 1)
+        check_scores(scorer, [{**row, name: cell}, row], 2)
+        frame = pd.DataFrame([row] * 2)
+        frame[name] = pd.Series([cell, None], dtype=object)
+        check_scores(scorer, frame, 2)
+
+
 TYPES = {
     "categories": pl.lit("1").cast(pl.Categorical), "enum": pl.lit("1").cast(pl.Enum(["1"])), "list": pl.lit([1]),
     "bytes": pl.lit(b"1"), "date": pl.date(2020, 1, 1), "time": pl.time(1), "struct": pl.struct(a=1),
