@@ -73,7 +73,11 @@ def compare(
         ),
     ] = None,
     tracking_uri: Annotated[
-        str | None, typer.Option("--tracking-uri", help="The MLflow store that knows the run ids.")
+        str | None,
+        typer.Option(
+            "--tracking-uri",
+            help="The MLflow store that knows the run ids, and gets the comparison of finished runs.",
+        ),
     ] = None,
     max_auc_loss: Annotated[
         float | None,

@@ -8,6 +8,7 @@ Everything is kept: cells in `<output.folder>/cells`, where other comparisons fi
 comparison's folder. What is there is not done again.
 """
 
+import hashlib
 import json
 import shlex
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from typing import Any
 import polars as pl
 from rich.console import Console
 
-from ctr.config import Config
+from ctr.config import Config, Tracking
 from ctr.dataset.ingest import planned
 from ctr.dataset.schema import load_schema
 from ctr.dataset.store import Dataset
@@ -82,8 +83,8 @@ def compare(
     content = comparison.model_dump(mode="json", by_alias=True, exclude_none=True)
     if not force and _digest_of(folder) == digest:
         _say(console, f"already done: {folder} (--force judges it again)")
-        if not is_sent(folder, run, digest):
-            send(folder, load_document(folder), content, run)
+        if not is_sent(folder, run.tracking, digest):
+            send(folder, load_document(folder), content, run.tracking, Path(run.output.folder))
         return folder
     _say(console, _foreseen(dataset, comparison.compare.max_auc_loss))
     for reason in grid.left_out:
@@ -121,7 +122,7 @@ def compare(
         finish(
             folder, entries, rows, choice, comparison.compare.max_auc_loss, comparison.compare.budget, facts
         )
-        send(folder, load_document(folder), content, run)
+        send(folder, load_document(folder), content, run.tracking, Path(run.output.folder))
     return folder
 
 
@@ -156,10 +157,11 @@ def compare_runs(
         names: folders, or ids of MLflow runs.
         out: folder of the result.
         margin: the loss of AUC that may be had.
-        tracking: URI of the MLflow store that knows the ids.
+        tracking: URI of the MLflow store that knows the ids; where it is stated, the comparison is logged there too.
 
     Raises:
-        CtrError: see `ctr.jobs.finished_runs`; a ConfigError where `out` is missing.
+        CtrError: see `ctr.jobs.finished_runs`; a ConfigError where `out` is missing. Where the store does not answer,
+            all is written.
     """
     if out is None:
         raise ConfigError("--out: expected a folder for the comparison of finished runs")
@@ -168,9 +170,10 @@ def compare_runs(
     no_choice = runs.other_valid_rows()
     choice = NOTHING if no_choice else choose(by_setting(entries), None, {})
     data = runs.reports[0]["dataset"]
+    content = {"runs": list(map(str, runs.folders)), "compare": {"max_auc_loss": margin}}
     facts: dict[str, Any] = {
         "name": out.name,
-        "digest": None,
+        "digest": hashlib.sha256(_json(content).encode()).hexdigest()[:12],
         "command": command,
         "dataset": {key: data[key] for key in ("name", "digest", "rows", "fields", "features", "window")},
         "grid": None,
@@ -183,6 +186,8 @@ def compare_runs(
     }
     with RunLock(out):
         finish(out, entries, rows, choice, margin, {}, facts)
+        if tracking is not None:
+            send(out, load_document(out), content, Tracking(uri=tracking), Path("runs"))
     return out
 
 

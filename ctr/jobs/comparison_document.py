@@ -89,6 +89,7 @@ def _setting(
         "total": entries[0].facts["total"],
         "fields_kept": _mean([entry.fields_kept for entry in entries]),
         "cost": None if None in costs else _mean([cost["kept"] for cost in costs]),
+        "shadow": [entry.facts.get("shadow") for entry in entries],  # cells of earlier versions do not say
         "seconds": _mean([sum(entry.facts["seconds"].values()) for entry in entries]),
         "valid": {
             name: _spread([entry.facts["valid"][name] for entry in entries]) for name in ("auc", "logloss")

@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from ctr.config import Config
+from ctr.config import Tracking
 from ctr.errors import CtrError
 from ctr.report.comparison_words import setting_words
 from ctr.report.walk_words import LINES
@@ -24,26 +24,28 @@ _SIZES = ("kept", "bundle_bytes", "memorized", "factorized", "cross_rows")
 _SETTING = ("role", "label", "size", "backbone", "embedding", "seed", "chosen", "source")
 
 
-def is_sent(folder: Path, config: Config, digest: str | None) -> bool:
+def is_sent(folder: Path, tracking: Tracking, digest: str | None) -> bool:
     """Whether MLflow has all of the comparison in `folder`, or is not to have it."""
-    if config.tracking.uri == OFF:
+    if tracking.uri == OFF:
         return True
     return _state(folder).get("sent") == digest and not (folder / UNSENT).is_file()
 
 
-def send(folder: Path, document: Mapping[str, Any], content: Mapping[str, Any], config: Config) -> None:
+def send(
+    folder: Path, document: Mapping[str, Any], content: Mapping[str, Any], tracking: Tracking, beside: Path
+) -> None:
     """Log a finished comparison; one that was sent in part goes on in the same runs.
 
     Args:
         folder: of the comparison.
         document: what its `comparison.json` holds.
         content: the configuration of the comparison.
-        config: of the run, which says where to.
+        tracking: where to. beside: the folder of runs, which holds the store that is meant where none is stated.
 
     Raises:
         CtrError: MLflow does not answer, or not all could be sent.
     """
-    if config.tracking.uri == OFF:
+    if tracking.uri == OFF:
         return
     try:
         state = _state(folder)
@@ -52,9 +54,9 @@ def send(folder: Path, document: Mapping[str, Any], content: Mapping[str, Any], 
             _write(folder, {**state, "run_id": job.run_id})
             return
         tracker = Tracker.open(
-            config.tracking.uri,
-            config.tracking.experiment,
-            fallback=Path(config.output.folder),
+            tracking.uri,
+            tracking.experiment,
+            fallback=beside,
             keep=folder,
             required=False,
         )

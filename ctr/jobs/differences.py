@@ -143,7 +143,8 @@ class Differences:
     def _compared(self, setting: Setting, other: Setting, against: str) -> Compared | None:
         auc, logloss = (self._paired(setting, other, metric) for metric in (self._auc, self._loss))
         if auc is None or logloss is None:
-            names = [setting_words(each._asdict()) for each in (setting, other)]
+            several = len({(each.backbone, each.embedding) for each in self._groups}) > 1
+            names = [setting_words(each._asdict(), where=several) for each in (setting, other)]
             told = [", ".join(str(entry.seed) for entry in self._groups[each]) for each in (setting, other)]
             self.left_out.append(
                 f"{names[0]} minus {names[1]}: they share no seed ({told[0]} and {told[1]}), and differences are "

@@ -124,6 +124,7 @@ class FinishedRuns:
                 "bundle_bytes": report["bundle"]["bytes"],
                 "cross_rows": report["selected"].get("cross_rows"),
                 "pairs": report["feature_set"].get("interactions"),
+                "shadow": report["feature_set"].get("shadow"),
                 "seconds": {stage: report["seconds"][stage] or 0.0 for stage in stages},
                 **_weights_and_valid(report, "selected", total),
             }

@@ -168,6 +168,7 @@ def _measure(cell: Cell, models: list[Model], dataset: Dataset, device: torch.de
                 "table_bytes": model.bytes[1],
                 "cross_rows": model.cross_rows,
                 "pairs": counts["interactions"],
+                "shadow": counts["shadow"],
                 "bundle_bytes": _bundle_bytes(cell.config, model, dataset, device),
                 "valid": {"auc": found["auc"], "logloss": found["logloss"]},
                 "seconds": {"search": search, "train": sum(look.seconds for look in model.history)},

@@ -21,6 +21,7 @@ from ctr.report.comparison_tables import (
     methods_table,
     rivals_table,
     settings_table,
+    shadow_table,
     stability_table,
 )
 from ctr.report.comparison_walk import unjudged_table, walked_sets, windows_table
@@ -54,6 +55,7 @@ def write_comparison(document: Mapping[str, Any], folder: Path, feature_set: Pat
         stability=stability_table(document),
         methods=methods_table(document),
         fields_by_run=fields_by_run_table(document),
+        shadow=shadow_table(document),
         importance=importance_plot(document),
         pair_importance=pair_importance_plot(document),
         fields_plot=plots.fields_plot(shown),

@@ -188,6 +188,40 @@ def methods_table(document: Document) -> Table | None:
     return Table("methods", caption, columns, rows, words=columns[3:4]) if rows else None
 
 
+def shadow_table(document: Document) -> Table | None:
+    """What each search kept of shuffled copies of fields; None where none were added."""
+    rows = [
+        [
+            _name(each, document),
+            number(seed, str),
+            Cell(", ".join(found["fields"])),
+            number(found["total"], count),
+            number(found["kept"], count),
+            *(
+                Cell(f"{share(part['value'])} ({share(part['low'])} to {share(part['high'])})", part["value"])
+                for part in (found["share"], found["of_kept"])
+            ),
+        ]
+        for each in document["settings"]
+        for seed, found in zip(each["seeds"], each["shadow"], strict=True)
+        if found
+    ]
+    columns = [
+        "set",
+        "seed",
+        "copies of",
+        "their values",
+        "kept",
+        "share kept (95 %)",
+        "by chance, of all kept",
+    ]
+    caption = (
+        "Values of shuffled copies of fields (selector.shadow) mean nothing: what the search keeps of them is by "
+        "chance, and so is about the last share of all that it keeps, or less."
+    )
+    return Table("shadow", caption, columns, rows, words=columns[2:3]) if rows else None
+
+
 _MOST_PAIRS = 10
 
 

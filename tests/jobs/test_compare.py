@@ -300,6 +300,16 @@ def test_a_limit_that_a_choice_cannot_meet_is_told(log, tmp_path):
         run(comparison(log, tmp_path, run=shared, grid=grid, compare={"alternatives": []}))
 
 
+def test_what_a_search_keeps_of_shuffled_copies_is_in_the_document(log, tmp_path):
+    shared = content(log, tmp_path)["run"] | {"selector": {"epochs": 1, "shadow": 0.5}}
+    grid = {"selectors": ["optfs", "frequency"], "sizes": [0.5], "seeds": [0]}
+    folder, _ = run(comparison(log, tmp_path, run=shared, grid=grid, compare={"alternatives": []}))
+    document = job.load_document(folder)
+    (found,) = setting(document, "optfs", 0.5)["shadow"]
+    assert 0 <= found["kept"] <= found["total"] > 0
+    assert setting(document, "frequency", 0.5)["shadow"] == [None]
+
+
 def test_one_seed_speaks_about_this_model_only(log, runs):
     folder, _ = run(comparison(log, runs, grid={**GRID, "seeds": [0]}))
     assert "(this model only)" in job.load_document(folder)["verdict"]

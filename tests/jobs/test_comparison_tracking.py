@@ -12,6 +12,7 @@ import ctr.jobs.compare as job
 from ctr.errors import CtrError
 from ctr.jobs.sync import sync
 from tests.jobs.comparison_logs import comparison, content, write_log
+from tests.jobs.test_finished_runs import write_run
 
 SMALL = {
     "grid": {"selectors": ["frequency"], "sizes": [0.5], "seeds": [0]},
@@ -70,6 +71,36 @@ def test_a_comparison_is_a_parent_run_with_a_table_and_a_nested_run_for_each_mod
     before = len(runs)
     run(tracked(log, tmp_path, uri))
     assert len(client.search_runs([experiment])) == before
+
+
+def test_a_comparison_of_finished_runs_is_logged_where_a_store_is_stated(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = [str(write_run(tmp_path / kind, kind)) for kind in ("optfs", "frequency")]
+    job.compare_runs(names, tmp_path / "out")
+    assert not (tmp_path / "runs").exists()
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    for _ in range(2):  # the second time in the same runs
+        folder = job.compare_runs(names, tmp_path / "out", tracking=uri, margin=0.002)
+    client = MlflowClient(uri)
+    runs = client.search_runs([client.get_experiment_by_name("ctr").experiment_id])
+    (parent,) = [each for each in runs if "mlflow.parentRunId" not in each.data.tags]
+    assert parent.data.tags["verdict"] == job.load_document(folder)["verdict"]
+    assert parent.data.params["compare.max_auc_loss"] == "0.002"
+    assert {each.info.run_name for each in runs if each is not parent} == {
+        f"{name}, deepfm, table, seed 0" for name in ("keep all", "optfs at 50 %", "frequency at 50 %")
+    }
+
+
+def test_a_store_that_does_not_answer_loses_no_comparison_of_finished_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = [str(write_run(tmp_path / kind, kind)) for kind in ("optfs", "frequency")]
+    broken = tmp_path / "store"
+    broken.write_text("no database")
+    with pytest.raises(CtrError, match="the comparison itself is done"):
+        job.compare_runs(names, tmp_path / "out", tracking=f"sqlite:///{broken}")
+    assert job.load_document(tmp_path / "out")["verdict"]
+    broken.unlink()
+    assert sync(tmp_path / "out", tell=str) == 1
 
 
 @pytest.mark.parametrize("by_sync", [False, True])

@@ -147,7 +147,7 @@ def test_mlflow_shows_each_line_as_curves_over_windows(drifting, walked, walk, t
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     config = walking(drifting, tmp_path).run.model_copy(update={"tracking": Tracking(uri=uri)})
     shutil.copytree(walked[0], tmp_path / "copy")
-    send(tmp_path / "copy", job.load_document(walked[0]), {}, config)
+    send(tmp_path / "copy", job.load_document(walked[0]), {}, config.tracking, tmp_path)
     client = Tracker.open(uri, "ctr", fallback=tmp_path)._connection._client
     (experiment,) = [each for each in client.search_experiments() if each.name == "ctr"]
     wanted = "tags.stage LIKE '%as it was, new values dropped'"

@@ -191,6 +191,24 @@ def test_where_pairs_were_chosen_the_settings_tell_how_many_and_what_they_take()
     assert "rows of crosses" not in tables.settings_table(built).columns
 
 
+def test_what_a_search_kept_of_shuffled_copies_is_told_for_each_set_and_seed(tmp_path):
+    built = document()
+    assert tables.shadow_table(built) is None
+    ends = {"value": 0.1, "low": 0.05, "high": 0.2}
+    fields = {name: {"kept": 4, "total": 42} for name in ("hour", "noise <b>")}
+    shadow = {"fields": fields, "total": 84, "kept": 8, "share": ends}
+    shadow |= {"of_kept": {"value": 0.2, "low": 0.1, "high": 0.4}}
+    some = {
+        **built,
+        "settings": [{**built["settings"][0], "shadow": [None, shadow, shadow]}, *built["settings"][1:]],
+    }
+    rows = [[cell.text for cell in row] for row in tables.shadow_table(some).rows]
+    told = ["hour, noise <b>", "84", "8", "10.0 % (5.0 % to 20.0 %)", "20.0 % (10.0 % to 40.0 %)"]
+    assert [row[1:] for row in rows] == [["1", *told], ["2", *told]]
+    text = write_comparison(some, tmp_path, None).read_text(encoding="utf-8")
+    assert "How much is kept by chance?" in text
+
+
 def test_one_seed_has_no_spread_and_says_so_everywhere(tmp_path):
     built = document(seeds=(0,))
     first, second, *_ = built["verdict"].split(". ")
