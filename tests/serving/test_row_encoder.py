@@ -22,6 +22,7 @@ from ctr.dataset.plain_cells import UnplainCellError, number_of, text_of
 from ctr.dataset.schema import Schema
 from ctr.errors import CtrError
 from ctr.serving.cell_encoder import CellEncoder
+from ctr.serving.python_cells import series
 from ctr.serving.rows import field_rows
 from ctr.settings import check
 
@@ -120,7 +121,7 @@ ENCODERS = {encoding: encoders(encoding) for encoding in ("vocabulary", "hashed"
 def by_column(own, cell):
     """The way of frames, of one cell; None where it refuses the cell."""
     try:
-        values = pl.Series(own.spec.name, [cell])
+        values = series("a cell", own.spec.name, [cell])
         if own.spec.pii:
             values = own._personal.replaced(values.to_frame())[own.spec.name]
         cells = prepare(own.spec, values, SCHEMA.missing_values)
