@@ -48,15 +48,11 @@ def forward_pass(
         )
     try:
         if manifest.network is not None:
-            if manifest.architecture["fields"] != len(manifest.fields):
-                raise ValueError(
-                    f"expected {len(manifest.fields)} fields, found {manifest.architecture['fields']}"
-                )
             from ctr.serving.session import Session
 
-            return Session(
-                bundle.folder, weights, manifest.architecture, manifest.network.inputs, crosses, threads
-            )
+            # What a graph may take follows from the fields that there are, not from what is said of them.
+            said = {**manifest.architecture, "fields": len(manifest.fields)}
+            return Session(bundle.folder, weights, said, manifest.network.inputs, crosses, threads)
         from ctr.serving.forward import Forward
 
         rate = manifest.sampling.negative_keep_rate if manifest.sampling else 1.0
