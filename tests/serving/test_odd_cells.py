@@ -136,7 +136,7 @@ def columns_of(cells):
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["cell by cell", "by frames"])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_odd_cells_are_scored_or_told_in_a_line(scorers, which, data):
     scorer, row = scorers[which]
