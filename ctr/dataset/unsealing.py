@@ -79,7 +79,7 @@ def sealed_reads(folder: Path) -> list[SealedRead]:
                 found += _of(other) if _digest(other) == digest else []
             except DataError:
                 continue  # what is wrong with another dataset is told where that one is read
-    return sorted(found)
+    return sorted(found, key=lambda read: read.at)  # of one second, as they were counted
 
 
 def _of(path: Path) -> list[SealedRead]:

@@ -46,6 +46,7 @@ def results(tmp_path, monkeypatch, capsys):
     return run
 
 
+@pytest.mark.slow
 def test_one_config_gives_tables_and_plots_and_repeats_no_training(results, tmp_path):
     printed = results()
     out = tmp_path / "out"

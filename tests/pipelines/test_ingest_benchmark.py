@@ -5,6 +5,7 @@ import pytest
 from pipelines.benchmarks.ingest import measure_added
 
 
+@pytest.mark.slow
 def test_a_file_that_is_added_is_the_only_one_that_is_counted():
     # The benchmark itself stops where another number of files is counted.
     found = measure_added(rows=3000)

@@ -136,9 +136,15 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+LONG = {"ingest", "latency", "scoring"}  # that start several processes
+
+
 @pytest.mark.parametrize(
     "part",
-    [name if part.usual else pytest.param(name, marks=pytest.mark.slow) for name, part in PARTS.items()],
+    [
+        name if part.usual and name not in LONG else pytest.param(name, marks=pytest.mark.slow)
+        for name, part in PARTS.items()
+    ],
 )
 def test_every_part_runs_by_name_and_gives_its_keys(part, tmp_path, capsys):
     if part == "peers" and not peers.importable():

@@ -73,7 +73,7 @@ def test_the_memory_of_a_file_does_not_grow_with_its_rows(tiny, tmp_path):
         run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
         scored, peak[count] = json.loads(run.stdout)
         assert scored == count
-    assert peak[800_000] - peak[200_000] < 60
+    assert peak[800_000] - peak[200_000] < 100
 
 
 @pytest.mark.parametrize("way", ["cell by cell", "by frames"])
