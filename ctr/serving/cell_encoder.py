@@ -25,7 +25,7 @@ from ctr.serving.rows import FieldRows, field_rows
 _SURE = 1e-9  # closer to a whole number than this, a square of a logarithm may round either way
 _PLAIN = ({str}, {int}, {float}, {bool})  # a column holds cells of one type, and nulls
 _LISTED = {pl.String, pl.Boolean, pl.Float32, pl.Float64, pl.Int8, pl.Int16, pl.Int32, pl.Int64}
-_COLUMN = 1000  # cells from which a column is worth building
+_COLUMN = 2000  # cells from which a column is worth building
 _REPEATED = 8  # cells from which it is worth looking for equal ones
 
 

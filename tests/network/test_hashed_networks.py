@@ -129,11 +129,13 @@ def test_fields_become_the_vectors_that_nested_loops_make(composition, backbone)
 
 @EACH_COMPOSITION
 @EACH_BACKBONE
-@pytest.mark.parametrize("first_order", [None, True, False])
-def test_every_parameter_is_moved_by_one_optimizer_and_by_one_only(composition, backbone, first_order):
+@pytest.mark.parametrize(
+    ("first_order", "norm"), [(None, "none"), (True, "none"), (False, "none"), (None, "layer")]
+)
+def test_every_parameter_is_moved_by_one_optimizer_and_by_one_only(composition, backbone, first_order, norm):
     if backbone in ("lr", "poly2") and first_order is False:
         first_order = None  # the configuration refuses a model without anything
-    network, placement = made(composition, backbone, first_order=first_order)
+    network, placement = made(composition, backbone, first_order=first_order, norm=norm)
     optimizers = Optimizers(network, 0.1, 0.0, 0.0)
     groups = [
         id(parameter)

@@ -65,10 +65,10 @@ def test_it_is_loaded_by_alias_where_our_repository_is_not(store, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_the_model_holds_source_and_data_and_nothing_pickled(store, tmp_path):
+def test_the_model_holds_source_and_data_and_nothing_pickled(store, tmp_path, monkeypatch):
     import mlflow
 
-    mlflow.set_tracking_uri(store)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)  # not for the whole process, as set_tracking_uri is
     folder = Path(mlflow.artifacts.download_artifacts("models:/ads@candidate", dst_path=str(tmp_path)))
     files = [path for path in folder.rglob("*") if path.is_file() and path.parent.name != "__pycache__"]
     kinds = {path.suffix for path in files}
