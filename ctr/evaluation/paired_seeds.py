@@ -12,10 +12,10 @@ the same source, and over other training seeds:
 So the mean has two independent parts: a = rows - interplay / S, what rows do to all seeds alike, and
 b = (interplay + excess) / S, what seeds vary by for either reason, S - 1 degrees of freedom. (Rows in clusters have
 one less degree than there are clusters.) Two ways to bound their sum: each at its own quantile, added up in squares,
-z^2 a + t^2 b (Howe, "Approximate Confidence Limits on the Mean of X + Y", JASA 1974), which covers up to 97.8 % where
+z^2 a + t^2 b (Howe, "Approximate Confidence Limits on the Mean of X + Y", JASA 1974), which covers too often where
 both parts matter; and Student's quantile at the degrees of freedom that the sum has (Satterthwaite, "An Approximate
-Distribution of Estimates of Variance Components", Biometrics 1946), which covers down to 91 % with three seeds. The
-mean of both squares covers 94 to 96.5 % in all that `tests/evaluation/test_paired_seeds.py` draws, and is either of
+Distribution of Estimates of Variance Components", Biometrics 1946), which covers too rarely with three seeds. The
+mean of both squares covers 93 to 97 % in all that `tests/evaluation/test_paired_seeds.py` draws, and is either of
 them where one part is all there is.
 """
 

@@ -24,7 +24,7 @@ class LimitError(ConfigError):
     """What a choice would memorize does not fit a limit that was stated."""
 
 
-class FeatureColumn:
+class NumberedColumn:
     """(N,) numbers of features of one field, 0 for dropped ones: made for the rows that are asked for.
 
     Args:
@@ -118,11 +118,11 @@ class PairSpace:
             return self._whole.frequent
         return {pair: len(keys) for pair, keys in self.admitted.items()}
 
-    def columns(self, pairs: Sequence[PairNames]) -> dict[str, FeatureColumn]:
+    def columns(self, pairs: Sequence[PairNames]) -> dict[str, NumberedColumn]:
         """Of each field of these pairs in train rows."""
         part, names = self._dataset.part("train"), self._layout.fields
         return {
-            name: FeatureColumn(part.ids, self._layout.single[names.index(name)], self._layout.numbers)
+            name: NumberedColumn(part.ids, self._layout.single[names.index(name)], self._layout.numbers)
             for name in dict.fromkeys(name for pair in pairs for name in pair)
         }
 

@@ -70,10 +70,14 @@ def test_the_memory_of_a_file_does_not_grow_with_its_rows(tiny, tmp_path):
     for count in (200_000, 800_000):
         log = write(tmp_path / f"{count}.parquet", count)
         command = [sys.executable, "-c", SCORES, str(tiny), str(log), str(tmp_path / "out.parquet")]
-        run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
-        scored, peak[count] = json.loads(run.stdout)
-        assert scored == count
-    assert peak[800_000] - peak[200_000] < 100
+        peaks = []
+        for _ in range(2):  # a busy machine lets blocks wait: the smaller peak is that of the work
+            run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+            scored, reached = json.loads(run.stdout)
+            assert scored == count
+            peaks.append(reached)
+        peak[count] = min(peaks)
+    assert peak[800_000] - peak[200_000] < 60
 
 
 @pytest.mark.parametrize("way", ["cell by cell", "by frames"])
