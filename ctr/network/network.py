@@ -72,6 +72,31 @@ class Architecture:
         return 0 if self.backbone in ("lr", "poly2") else self.dim
 
 
+class FirstOrder(torch.autograd.Function):
+    """Parts the vectors of all fields into embeddings, dense in memory, and the sum of first-order weights.
+
+    The gradient of a slice would be a whole array of zeros, one for each part, and one more for their sum.
+    """
+
+    @staticmethod
+    def forward(vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, F, D + 1) -> (B, F, D), (B,)."""
+        return vectors[..., :-1].contiguous(), vectors[..., -1].sum(1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
+        """Nothing but shapes is needed by `backward`, and those it is given."""
+
+    @staticmethod
+    def backward(ctx: Any, embeddings: Tensor, first_order: Tensor) -> Tensor:
+        """(B, F, D), (B,) -> (B, F, D + 1)."""
+        batch, fields, width = embeddings.shape
+        gradient = embeddings.new_empty(batch, fields, width + 1)
+        gradient[..., :-1] = embeddings
+        gradient[..., -1] = first_order.unsqueeze(1)
+        return gradient
+
+
 class Network(nn.Module):
     """From a batch to logits. `forward` changes nothing and applies no sigmoid.
 
@@ -120,15 +145,16 @@ class Network(nn.Module):
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Logits (B,)."""
-        vectors = self.embed(inputs)  # (B, F, W)
-        embeddings = vectors if self.bias is None else vectors[..., :-1]  # (B, F, D)
+        embeddings = self.embed(inputs)  # (B, F, W)
+        if self.bias is not None:
+            embeddings, first_order = FirstOrder.apply(embeddings)  # type: ignore[no-untyped-call]  # (B, F, D), (B,)
         logits: Tensor = (
             self.backbone(embeddings)
             if self.crosses is None
             else self.backbone(embeddings, self.crosses(inputs))
         )
         if self.bias is not None:
-            logits = vectors[..., -1].sum(1) + self.bias + logits  # first-order weights (B,)
+            logits = first_order + self.bias + logits
         return self.slope * logits + self.intercept
 
     def embed(self, inputs: Inputs) -> Tensor:

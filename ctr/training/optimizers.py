@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.adam import adam
 from torch.optim.optimizer import Optimizer
 
 from ctr.network.embeddings import Table
@@ -51,8 +53,7 @@ class LazyAdam(Optimizer):
         state: dict[str, Any] = self.state[parameter]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.int64)
-            # Mean and mean square side by side, so that a row's are fetched, and written, at once. (rows, 2, W)
-            state["moments"] = parameter.new_zeros(len(parameter), 2, parameter.shape[1])
+            state["mean"], state["square"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
             state["read"] = torch.zeros(len(parameter), dtype=torch.int64, device=parameter.device)
         return state
 
@@ -65,22 +66,33 @@ class LazyAdam(Optimizer):
             return
         state["step"] += 1
         step = int(state["step"])
-        first, second = group["betas"]
-        moments = state["moments"].index_select(0, rows)  # (U, 2, W)
-        mean, square = moments.unbind(1)
-        mean.lerp_(values, 1.0 - first)
-        square.mul_(second).addcmul_(values, values, value=1.0 - second)
-        state["moments"].index_copy_(0, rows, moments)
-        denominator = square.div_(1.0 - second**step).sqrt_().add_(group["eps"])
-        change = mean.div_(denominator).mul_(-group["lr"] / (1.0 - first**step))
+        weights, mean, square = (
+            whole.index_select(0, rows) for whole in (parameter, state["mean"], state["square"])
+        )
         if group["weight_decay"]:
             missed = step - state["read"].index_select(0, rows)  # (U,)
             state["read"].index_fill_(0, rows, step)
-            change.addcmul_(parameter.index_select(0, rows), _shrinkage(group, missed, values.dtype))
-        if gather is merged:
-            parameter.index_add_(0, rows, change)
-        else:  # a row that comes twice is written twice, the same both times
-            parameter.index_copy_(0, rows, parameter.index_select(0, rows).add_(change))
+            weights.addcmul_(weights, _shrinkage(group, missed, values.dtype))
+        first, second = group["betas"]
+        adam(  # in one pass; it counts the step itself
+            [weights],
+            [values],
+            [mean],
+            [square],
+            [],
+            [torch.full((), step - 1.0, device=parameter.device)],
+            fused=True,
+            amsgrad=False,
+            beta1=first,
+            beta2=second,
+            lr=group["lr"],
+            weight_decay=0.0,
+            eps=group["eps"],
+            maximize=False,
+        )
+        # A row that comes twice is written twice, the same both times.
+        for whole, part in ((parameter, weights), (state["mean"], mean), (state["square"], square)):
+            whole.index_copy_(0, rows, part)
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -108,10 +120,15 @@ def merged(gradient: Tensor) -> tuple[Tensor, Tensor]:
     """The rows that a sparse gradient (rows, W) holds, ascending, and what it adds up to there: (U,), (U, W)."""
     if gradient.is_coalesced():
         return gradient.indices()[0], gradient.values()
-    # On a CPU PyTorch coalesces row by row on one core; this takes a third to a half of the time.
-    rows, number = torch.unique(gradient._indices()[0], return_inverse=True)  # (U,), (N,)
-    values = gradient._values()
-    return rows, values.new_zeros(len(rows), values.shape[1]).index_add_(0, number, values)
+    # PyTorch coalesces row by row, on one core. Whole numbers are sorted by their digits, 32 bits in half the time of
+    # 64; and the sum of bags is the one that reads rows in any order, on all cores.
+    rows = gradient._indices()[0]
+    narrow = len(gradient) <= torch.iinfo(torch.int32).max
+    rows, order = (rows.to(torch.int32) if narrow else rows).sort(stable=True)
+    first = torch.ones_like(rows, dtype=torch.bool)
+    first[1:] = rows[1:] != rows[:-1]
+    starts = first.nonzero().squeeze(1)
+    return rows.index_select(0, starts).long(), F.embedding_bag(order, gradient._values(), starts, mode="sum")
 
 
 def shared(gradient: Tensor) -> tuple[Tensor, Tensor]:
@@ -152,7 +169,9 @@ class Optimizers:
         self._each: dict[str, Optimizer] = {"tables": self._tables}
         # A table alone (logistic regression without bias) leaves nothing dense to train.
         if dense:
-            self._each["dense"] = torch.optim.Adam(dense, learning_rate, weight_decay=network_weight_decay)
+            self._each["dense"] = torch.optim.Adam(
+                dense, learning_rate, weight_decay=network_weight_decay, fused=True
+            )
 
     @property
     def learning_rate(self) -> float:

@@ -183,8 +183,8 @@ def test_a_step_costs_the_same_whatever_the_table_holds():
             step()
         return work.largest
 
-    # The moments of six rows, two floats for each of theirs, are what most is read of.
-    assert largest(10) == largest(100_000) == 6 * 2 * WIDTH
+    # Eight rows are read, and what is made of them is no larger.
+    assert largest(10) == largest(100_000) == 8 * WIDTH
 
 
 def test_settling_is_a_pass_over_the_table_and_shows_in_the_count():
