@@ -94,7 +94,7 @@ def study(
 ) -> Iterator[Study]:
     """Encode rows and open what trains on them; all of it is gone at the end of the context.
 
-    PyTorch's threads, precision and random numbers are those of before when it ends.
+    PyTorch's threads and random numbers are those of before when it ends.
 
     Args:
         specs: a field for each column that is used.
@@ -164,11 +164,10 @@ def _write(folder: Path, rows: Rows, specs: Sequence[FieldSpec], train: Ints, va
 
 @contextmanager
 def _torch_as_before() -> Iterator[None]:
-    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    threads = torch.get_num_threads()
     devices = list(range(torch.cuda.device_count()))
     try:
         with torch.random.fork_rng(devices=devices):
             yield
     finally:
         torch.set_num_threads(threads)
-        torch.set_float32_matmul_precision(precision)

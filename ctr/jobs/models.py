@@ -225,7 +225,6 @@ class Trainer:
         ] = {}  # over all features: what trainings begin with, where not afresh
         self.networks, self.device = networks, networks.device
         torch.set_num_threads(pick_threads(config.training.threads))
-        torch.set_float32_matmul_precision("high" if config.training.precision == "tf32" else "highest")
         self.train, self.valid = dataset.part("train"), dataset.part("valid")
         for selector in (config.selector.kind, *config.selector.referees):
             require(selector)

@@ -104,6 +104,10 @@ class Table(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """(...) row numbers -> (..., W)."""
+        return self.read(ids)
+
+    def read(self, ids: Tensor) -> Tensor:
+        """(...) row numbers -> (..., W), also where `forward` makes something else of them."""
         rows: Tensor = Lookup.apply(ids, self.weight)  # type: ignore[no-untyped-call]
         return rows
 

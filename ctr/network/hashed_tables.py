@@ -9,7 +9,6 @@ dropped row, zero for ever: what is read there only is a vector of zeros.
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ctr.network.embeddings import Table
 
@@ -66,10 +65,6 @@ class HashedTable(Table):
                 places are (B, S, R), and the field is their second axis.
         """
         raise NotImplementedError
-
-    def read(self, rows: Tensor) -> Tensor:
-        """(...) row numbers -> (..., w)."""
-        return F.embedding(rows, self.weight, padding_idx=0, sparse=True)
 
 
 class LookupTable(HashedTable):
@@ -153,7 +148,10 @@ class MultiHashTable(HashedTable):
         """(..., K + 1) -> (..., W)."""
         assert self.second is not None
         weights: Tensor = self.second(places[..., -1])  # (..., K)
-        return (weights.unsqueeze(-2) @ self.read(places[..., :-1])).squeeze(-2)  # (..., W)
+        vectors = (weights.unsqueeze(-2) @ self.read(places[..., :-1])).squeeze(-2)  # (..., W)
+        return vectors.to(
+            weights.dtype
+        )  # also where matrices are multiplied as bfloat16: lists add vectors up
 
 
 class QuotientRemainderTable(HashedTable):

@@ -121,11 +121,11 @@ class EvidenceGates:
         self.read = torch.zeros(rows, dtype=torch.int64, device=device)  # step at which they were up to date
         self.step = 0
         self.values = values.to(device)
-        self._ruled = torch.zeros(rows, dtype=torch.int8, device=device)  # 1 always open, -1 never
+        ruled = torch.zeros(rows, dtype=torch.int8)  # 1 always open, -1 never
         for features, logit in ((always, 1), (never, -1)):
             if features is not None:
-                self._ruled[1:][features.to(device)] = logit
-        self._rules = bool(self._ruled.any())
+                ruled[1:][features] = logit
+        self._rules, self._ruled = bool(ruled.any()), ruled.to(device)
         self._read: list[
             tuple[Tensor, Tensor]
         ] = []  # vectors and gated vectors, single-valued fields, then lists
@@ -147,7 +147,8 @@ class EvidenceGates:
         self._inputs, self._labels, self._weights, self._read = inputs, labels, weights, []
         self.step += 1
         for ids in (inputs.ids, inputs.list_ids):
-            self._refresh(self.gate.gates(ids).flatten())
+            if ids.numel():
+                self._refresh(self.gate.gates(ids).flatten())
 
     @torch.no_grad()
     def after_backward(self) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 from ctr.network.crosses import PairChoice
 from ctr.network.embeddings import Inputs
 from ctr.network.network import Network
+from ctr.training.optimizers import adam, take_up
 
 
 def choice_of(network: Network) -> PairChoice:
@@ -41,7 +42,7 @@ class ChoiceTraining:
     ) -> None:
         self._choice, self._final = choice_of(network), final_temperature
         self._prices = None if prices is None else prices.to(self._choice.logits)
-        self._optimizer = torch.optim.Adam([self._choice.logits], learning_rate)
+        self._optimizer = adam([self._choice.logits], learning_rate)
 
     def before_step(self, inputs: Inputs, labels: Tensor, weights: Tensor | None, progress: float) -> None:
         """Set the temperature."""
@@ -70,8 +71,5 @@ class ChoiceTraining:
         return {"optimizer": self._optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` gave, also after JSON turned the parameters' numbers into text."""
-        saved = state["optimizer"]
-        # Adam wants its steps on the CPU.
-        moments = {int(key): {**value, "step": value["step"].cpu()} for key, value in saved["state"].items()}
-        self._optimizer.load_state_dict({**saved, "state": moments})
+        """Take up what `state_dict` gave, also after JSON."""
+        take_up(self._optimizer, state["optimizer"])

@@ -28,7 +28,7 @@ from ctr.dataset.batches import Batches
 from ctr.network.embeddings import Inputs
 from ctr.network.network import Network
 from ctr.selection.pair_choice import choice_of
-from ctr.training.feeding import to_inputs
+from ctr.training.feeding import sent, to_inputs
 
 
 class DrawnPaths:
@@ -52,9 +52,7 @@ class DrawnPaths:
         generator = torch.Generator().manual_seed(self._seed + 1_000_003 * self._step)
         methods = torch.randint(self._ways, (len(logits),), generator=generator)  # (P,)
         # Counted here, where nobody has to wait for a GPU.
-        memorized, factorized = (
-            (methods == way).nonzero().squeeze(1).to(logits.device, non_blocking=True) for way in (0, 1)
-        )
+        memorized, factorized = (sent((methods == way).nonzero().squeeze(1), logits.device) for way in (0, 1))
         self._choice.drawn = memorized, factorized
         self._step += 1
 
@@ -113,7 +111,7 @@ def pair_evidence(network: Network, batches: Batches) -> Tensor:
             products += torch.einsum("b,bpk,bpl->pkl", weight, adds, adds)
     hook.remove()
     network.train(was_training)
-    weights = choice_of(network)().detach().double().cpu()[:, :2]  # (P, 2)
+    weights = choice_of(network)().detach().cpu().double()[:, :2]  # (P, 2)
     at_zero = slope - torch.einsum("pkl,pl->pk", products, weights)
     curvature = products.diagonal(dim1=1, dim2=2)  # (P, 2)
     return (-at_zero).clamp(min=0.0).square() / (2.0 * curvature).clamp(min=1e-30)

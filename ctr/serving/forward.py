@@ -144,7 +144,7 @@ def probabilities(network: Network, rows: EncodedRows, keep_rate: float = 1.0) -
     device = network.device
     arrays = (None if array is None else torch.from_numpy(array).to(device) for array in rows)
     logits = network(Inputs(*arrays))  # type: ignore[arg-type]  # None is for what a log may lack, here as there
-    return unsampled(logits.double().cpu().numpy(), keep_rate)
+    return unsampled(logits.cpu().double().numpy(), keep_rate)
 
 
 def read_architecture(entry: Mapping[str, Any]) -> Architecture:

@@ -24,6 +24,7 @@ from ctr.training.machine import free_memory
 
 HELD_SHARE = 0.25  # of the free memory of a GPU; tables, their moments and activations need the rest
 _ROWS_AT_A_TIME = 1 << 18
+_NUMBER = torch.int32  # of a feature, and its id
 
 
 class Fed(NamedTuple):
@@ -43,7 +44,7 @@ def to_inputs(batch: Batch, device: torch.device) -> Inputs:
     """A batch's arrays as tensors on `device`."""
 
     def tensor(array: npt.NDArray[Any]) -> Tensor:
-        return _sent(array, device)
+        return sent(torch.from_numpy(array), device)
 
     return Inputs(
         ids=tensor(batch.ids),
@@ -57,11 +58,15 @@ def to_inputs(batch: Batch, device: torch.device) -> Inputs:
     )
 
 
-def feed(batches: Batches, device: torch.device) -> "Feed":
-    """The cheapest way to bring rows to a device: a GPU holds all of them, where they fit."""
+def feed(batches: Batches, device: torch.device, reserved: int = 0) -> "Feed":
+    """The cheapest way to bring rows to a device: a GPU holds all of them, where they fit.
+
+    Args:
+        reserved: bytes of its free memory that something else is going to take.
+    """
     if device.type != "cuda":
         return Feed(batches, device)
-    return Feed(batches, device, hold(batches, device, HELD_SHARE * (free_memory(device) or 0)))
+    return Feed(batches, device, hold(batches, device, HELD_SHARE * ((free_memory(device) or 0) - reserved)))
 
 
 class Feed:
@@ -85,14 +90,14 @@ class Feed:
         return source if self._device.type == "cpu" else ahead(source)
 
     def _sent(self, batch: Batch) -> Fed:
-        weights = None if batch.weights is None else _sent(batch.weights, self._device)
+        weights = None if batch.weights is None else sent(torch.from_numpy(batch.weights), self._device)
         weight = float(len(batch)) if batch.weights is None else float(batch.weights.sum())
-        labels = _sent(batch.labels, self._device)
+        labels = sent(torch.from_numpy(batch.labels), self._device)
         return Fed(to_inputs(batch, self._device), labels, weights, len(batch), weight)
 
 
 class HeldRows:
-    """All rows (N) of a part on a device, as they lie on disk; a batch's features are numbered there.
+    """All rows (N) of a part on a device, as they lie on disk but for their features, which are numbered.
 
     Args:
         batches: of the part; without lists, with a vocabulary.
@@ -100,19 +105,21 @@ class HeldRows:
 
     def __init__(self, batches: Batches, device: torch.device) -> None:
         part, layout = batches.part, batches.layout
-        self._device, self._weights, self._no_ids = device, part.weights, _sent(np.zeros(0, np.int64), device)
-        numbers = torch.from_numpy(np.asarray(layout.numbers, np.int32))
-        self._numbers = numbers.to(device).unsqueeze(1)  # (V, 1)
+        self._device, self._weights = device, part.weights
+        self._no_ids = torch.zeros(0, dtype=torch.int64, device=device)
+        numbers = torch.from_numpy(np.asarray(layout.numbers, np.int32)).to(device)  # (V,)
         reader = layout.reader if isinstance(layout.reader, PlacedFeatures) else None
         places = None if reader is None else torch.from_numpy(reader.places).to(device)
         self._places = places  # (numbers + 1, R)
-        self._columns = {name: _brought(column, device) for name, column in layout.columns(part).items()}
+        self._columns = {
+            name: _brought(name, column, numbers) for name, column in layout.columns(part).items()
+        }
 
     def batch(self, index: npt.NDArray[np.int64]) -> Fed:
         """The rows `index` (B,), in that order."""
-        rows, here = len(index), _sent(index, self._device)
+        rows, here = len(index), sent(torch.from_numpy(index), self._device)
         picked = {name: column.index_select(0, here) for name, column in self._columns.items()}
-        ids = F.embedding(picked["ids"].long(), self._numbers).squeeze(-1).long()
+        ids = picked["ids"].long()
         inputs = Inputs(
             ids=ids,
             values=picked.get("values"),
@@ -132,34 +139,36 @@ def hold(batches: Batches, device: torch.device, budget: float) -> HeldRows | No
     part, layout = batches.part, batches.layout
     if not layout.holdable or not len(part):
         return None
-    needed = sum(math.prod(column.shape) * _kind(column).itemsize for column in layout.columns(part).values())
-    needed += 4 * len(layout.numbers)
+    needed = sum(
+        math.prod(column.shape) * _kind(name, column).itemsize
+        for name, column in layout.columns(part).items()
+    )
+    needed += _NUMBER.itemsize * len(layout.numbers)
     if isinstance(layout.reader, PlacedFeatures):
         needed += layout.reader.places.nbytes
     return HeldRows(batches, device) if needed <= budget else None
 
 
-def _kind(column: Column) -> torch.dtype:
-    """Whole numbers (ids, unsigned on disk) have 32 bits with a sign there, which PyTorch can pick from."""
-    kind = column.array.dtype
-    if np.issubdtype(kind, np.integer) and kind.itemsize > 1:
-        return torch.int32
-    return torch.from_numpy(np.zeros(0, kind)).dtype
+def _kind(name: str, column: Column) -> torch.dtype:
+    """Of a column on the device: numbers stand for ids, and everything else has floats, or bytes, on disk as well."""
+    return _NUMBER if name == "ids" else torch.from_numpy(np.zeros(0, column.array.dtype)).dtype
 
 
-def _brought(column: Column, device: torch.device) -> Tensor:
-    """A column of all rows on the device, a stretch at a time."""
-    found = torch.empty(column.shape, dtype=_kind(column), device=device)
+def _brought(name: str, column: Column, numbers: Tensor) -> Tensor:
+    """A column of all rows on the device of `numbers` (V,), a stretch at a time; of ids their numbers."""
+    found = torch.empty(column.shape, dtype=_kind(name, column), device=numbers.device)
     for start in range(0, len(found), _ROWS_AT_A_TIME):
         stretch = column.rows(start, start + _ROWS_AT_A_TIME)
-        if found.dtype == torch.int32:
-            stretch = stretch.astype(np.int32)
-        found[start : start + len(stretch)] = torch.from_numpy(stretch)
+        if name == "ids":  # unsigned on disk, which PyTorch cannot pick by
+            ids = torch.from_numpy(stretch.astype(np.int32)).to(numbers.device)
+            found[start : start + len(stretch)] = numbers.index_select(0, ids.view(-1)).view_as(ids)
+        else:
+            found[start : start + len(stretch)] = torch.from_numpy(stretch)
     return found
 
 
-def _sent(array: npt.NDArray[Any], device: torch.device) -> Tensor:
-    tensor = torch.from_numpy(array)
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on a device. A GPU reads it when it gets to it, from memory that is kept till then."""
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)

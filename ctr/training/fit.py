@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from ctr.network.network import Network
 from ctr.training.checkpoint import damaged, load_checkpoint, save_checkpoint
 from ctr.training.feeding import Fed, feed
 from ctr.training.looks import Companion, Look, Result, Watcher, look_points, look_rows
-from ctr.training.optimizers import Optimizers
+from ctr.training.machine import multiplying
+from ctr.training.optimizers import Optimizers, state_bytes
 from ctr.training.predict import predict, require_dataset
 from ctr.training.stretch import Stretch
 
@@ -91,8 +93,9 @@ class _Loop:
         self.device = network.device
         self.points = look_points(len(train), settings.eval_every)
         self.valid = None if valid is None else look_rows(valid, len(train.part), len(self.points))
-        self.feed = feed(train, self.device)
-        self.held_valid = None if self.valid is None else feed(self.valid, self.device).held
+        reserved = state_bytes(network)
+        self.feed = feed(train, self.device, reserved)
+        self.held_valid = None if self.valid is None else feed(self.valid, self.device, reserved).held
         self.rates = dict(rates)
         self.optimizers = Optimizers(
             network, settings.learning_rate, settings.weight_decay, settings.network_weight_decay
@@ -131,12 +134,14 @@ class _Loop:
             self.optimizers.learning_rate = self.rates[self.step]
         if self.companion:
             self.companion.before_step(inputs, labels, weights, self.step / self.total)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
-            logits = self.network(inputs)
-        loss = F.binary_cross_entropy_with_logits(logits.float(), labels, weight=weights)
         for parameter in self.network.parameters():
             parameter.grad = None
-        loss.backward()  # type: ignore[no-untyped-call]
+        rounded = self.settings.precision == "bf16"
+        with multiplying(self.settings.precision):
+            with torch.autocast(self.device.type, torch.bfloat16) if rounded else nullcontext():
+                logits = self.network(inputs)
+            loss = F.binary_cross_entropy_with_logits(logits.float(), labels, weight=weights)
+            loss.backward()  # type: ignore[no-untyped-call]
         if self.companion:
             self.companion.after_backward()
         self.optimizers.step()
@@ -196,6 +201,7 @@ class _Loop:
         if found.auc > self.best_auc:
             self.best_auc, self.best_step, self.stale = found.auc, self.step, 0
             if self.companion is None:
+                self.best = None  # one copy is as much as the tables themselves
                 state = self.network.state_dict()
                 self.best = {name: tensor.detach().clone() for name, tensor in state.items()}
         else:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -56,6 +57,17 @@ def pick_threads(stated: int) -> int:
             "use here; state fewer, or 0, which takes all of them"
         )
     return stated or there
+
+
+@contextmanager
+def multiplying(precision: str) -> Iterator[None]:
+    """Float32 matrices are multiplied as TF32 where that is the precision; what comes after it is as before."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -1,13 +1,14 @@
 """Optimizers whose step costs what the batch holds, never what the vocabulary holds."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.adam import adam
+from torch.optim.adam import Adam
+from torch.optim.adam import adam as adam_step
 from torch.optim.optimizer import Optimizer
 
 from ctr.network.embeddings import Table
@@ -40,6 +41,7 @@ class LazyAdam(Optimizer):
         super().__init__(
             parameters, {"lr": learning_rate, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         )
+        self._seats: dict[nn.Parameter, Tensor] = {}  # (rows,), what `shared` writes on
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -52,20 +54,20 @@ class LazyAdam(Optimizer):
     def _state(self, parameter: nn.Parameter) -> dict[str, Any]:
         state: dict[str, Any] = self.state[parameter]
         if not state:
-            state["step"] = torch.zeros((), dtype=torch.int64)
+            state["step"] = 0
             state["mean"], state["square"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
             state["read"] = torch.zeros(len(parameter), dtype=torch.int64, device=parameter.device)
         return state
 
     def _update(self, parameter: nn.Parameter, group: dict[str, Any], state: dict[str, Any]) -> None:
         assert parameter.grad is not None
-        # On a CPU rows are told apart; on a GPU whoever wants to know their number has to wait for it.
-        gather = shared if parameter.is_cuda else merged
-        rows, values = gather(parameter.grad)  # (U,), (U, W)
+        # To tell rows apart is to learn their number, for which the host has to wait.
+        twice = on_gpu(parameter)
+        rows, values = shared(parameter.grad, self._own_seats(parameter)) if twice else merged(parameter.grad)
         if not len(rows):
             return
         state["step"] += 1
-        step = int(state["step"])
+        step = state["step"]
         weights, mean, square = (
             whole.index_select(0, rows) for whole in (parameter, state["mean"], state["square"])
         )
@@ -74,7 +76,7 @@ class LazyAdam(Optimizer):
             state["read"].index_fill_(0, rows, step)
             weights.addcmul_(weights, _shrinkage(group, missed, values.dtype))
         first, second = group["betas"]
-        adam(  # in one pass; it counts the step itself
+        adam_step(  # in one pass; it counts the step itself
             [weights],
             [values],
             [mean],
@@ -94,14 +96,19 @@ class LazyAdam(Optimizer):
         for whole, part in ((parameter, weights), (state["mean"], mean), (state["square"], square)):
             whole.index_copy_(0, rows, part)
 
+    def _own_seats(self, parameter: nn.Parameter) -> Tensor:
+        if parameter not in self._seats:
+            self._seats[parameter] = torch.empty(len(parameter), dtype=torch.int32, device=parameter.device)
+        return self._seats[parameter]
+
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up what `state_dict` gave. PyTorch turns all state into floats, which cannot count steps."""
+        """Take up what `state_dict` gave. PyTorch turns all tensors into floats, which cannot count steps."""
         super().load_state_dict(state_dict)
         parameters = [parameter for group in self.param_groups for parameter in group["params"]]
         for number, saved in state_dict["state"].items():
             parameter = parameters[number]
-            self.state[parameter]["step"] = saved["step"].to("cpu", torch.int64)
+            self.state[parameter]["step"] = int(saved["step"])
             self.state[parameter]["read"] = saved["read"].to(parameter.device, torch.int64)
 
     @torch.no_grad()
@@ -111,9 +118,14 @@ class LazyAdam(Optimizer):
             for parameter in group["params"]:
                 state = self.state[parameter]
                 if group["weight_decay"] and state:
-                    missed = int(state["step"]) - state["read"]  # (rows,)
+                    missed = state["step"] - state["read"]  # (rows,)
                     parameter.addcmul_(parameter, _shrinkage(group, missed, parameter.dtype))
-                    state["read"].fill_(int(state["step"]))
+                    state["read"].fill_(state["step"])
+
+
+def on_gpu(parameter: Tensor) -> bool:
+    """Whether the host should neither wait for what a step computes nor start more kernels than it must."""
+    return parameter.device.type != "cpu"
 
 
 def merged(gradient: Tensor) -> tuple[Tensor, Tensor]:
@@ -131,17 +143,19 @@ def merged(gradient: Tensor) -> tuple[Tensor, Tensor]:
     return rows.index_select(0, starts).long(), F.embedding_bag(order, gradient._values(), starts, mode="sum")
 
 
-def shared(gradient: Tensor) -> tuple[Tensor, Tensor]:
+def shared(gradient: Tensor, seats: Tensor) -> tuple[Tensor, Tensor]:
     """The rows (N,) that a sparse gradient (rows, W) holds, as often as it does, each with its whole sum: (N, W).
 
-    How many they are is known without looking.
+    How many they are is known without looking, and nothing is sorted.
+
+    Args:
+        seats: (rows,) int32, written on where rows are read. Of a row that comes twice either place will do: whichever
+            was written last is where all of it adds up.
     """
-    rows, order = gradient._indices()[0].sort()
-    first = torch.ones_like(rows)
-    first[1:] = rows[1:] != rows[:-1]
-    number = first.cumsum(0) - 1  # (N,)
-    values = gradient._values().index_select(0, order)
-    return rows, torch.zeros_like(values).index_add_(0, number, values).index_select(0, number)
+    rows, values = gradient._indices()[0], gradient._values()
+    places = torch.arange(len(rows), dtype=torch.int32, device=rows.device)
+    place = seats.index_copy_(0, rows, places).index_select(0, rows)  # (N,)
+    return rows, torch.zeros_like(values).index_add_(0, place, values).index_select(0, place)
 
 
 def _shrinkage(group: dict[str, Any], missed: Tensor, dtype: torch.dtype) -> Tensor:
@@ -169,9 +183,7 @@ class Optimizers:
         self._each: dict[str, Optimizer] = {"tables": self._tables}
         # A table alone (logistic regression without bias) leaves nothing dense to train.
         if dense:
-            self._each["dense"] = torch.optim.Adam(
-                dense, learning_rate, weight_decay=network_weight_decay, fused=True
-            )
+            self._each["dense"] = adam(dense, learning_rate, network_weight_decay)
 
     @property
     def learning_rate(self) -> float:
@@ -200,18 +212,32 @@ class Optimizers:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up what `state_dict` gave, also after JSON turned the parameters' numbers into text."""
         for name, optimizer in self._each.items():
-            saved = state[name]
-            # Adam wants its steps on the CPU.
-            numbered = {
-                int(key): {**value, "step": value["step"].cpu()} for key, value in saved["state"].items()
-            }
-            optimizer.load_state_dict({**saved, "state": numbered})
+            take_up(optimizer, state[name])
+
+
+def adam(parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float = 0.0) -> Adam:
+    """Adam of dense weights: all floats of one move in one pass, and on a GPU steps are counted there."""
+    return Adam(parameters, learning_rate, weight_decay=weight_decay, fused=True)
+
+
+def take_up(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    """Give an optimizer the state of one like it, on whatever device that ran, also after JSON.
+
+    JSON turns the parameters' numbers into text.
+    """
+    values = {int(key): value for key, value in state["state"].items()}
+    optimizer.load_state_dict({**state, "state": values})
 
 
 def searched_parameters(network: Network) -> list[nn.Parameter]:
     """What a search moves: gates of features, and logits of the choice of each pair."""
     choice = None if network.crosses is None else network.crosses.choice
     return [parameter for module in (network.gate, choice) if module for parameter in module.parameters()]
+
+
+def state_bytes(network: Network) -> int:
+    """Bytes that a training puts beside tables: two moments of each float, the best weights so far, steps, seats."""
+    return sum(3 * table.nbytes + (8 + 4) * len(table) for table in table_parameters(network))
 
 
 def table_parameters(network: nn.Module) -> list[nn.Parameter]:

@@ -67,4 +67,4 @@ def _logits(network: Network, batches: Batches, held: HeldRows | None = None) ->
     network.eval()
     logits = [network(batch.inputs) for batch in Feed(batches, network.device, held).epoch()]
     network.train(was_training)
-    return torch.cat(logits).double().cpu().numpy() if logits else np.zeros(0)
+    return torch.cat(logits).cpu().double().numpy() if logits else np.zeros(0)

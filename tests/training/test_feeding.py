@@ -120,7 +120,9 @@ def test_a_training_on_held_rows_is_the_same(fresh, settings, tmp_path, monkeypa
     monkeypatch.setattr(
         loop,
         "feed",
-        lambda batches, device: kept.append(Feed(batches, device, hold(batches, device, 1e9))) or kept[-1],
+        lambda batches, device, reserved: (
+            kept.append(Feed(batches, device, hold(batches, device, 1e9))) or kept[-1]
+        ),
     )
     held, others = trained("held")
     assert len(kept) == 2
@@ -141,7 +143,7 @@ def test_rows_that_come_twice_share_what_they_add_up_to(rows):
     ids = torch.tensor(rows)
     values = torch.randn(len(rows), 3, generator=torch.Generator().manual_seed(0))
     gradient = torch.sparse_coo_tensor(ids[None], values, (10, 3), check_invariants=True)
-    found, sums = shared(gradient)
+    found, sums = shared(gradient, torch.full((10,), -1, dtype=torch.int32))
     assert sorted(found.tolist()) == sorted(rows)
     once, expected = merged(gradient)
     where = {int(row): number for number, row in enumerate(once)}
@@ -155,7 +157,7 @@ def test_no_step_waits_for_a_gpu(fresh, settings, tmp_path, monkeypatch, hold_ro
     batches = Batches(part_of(4096), layouts()["some fields"], 64, seed=1)
     network = fresh(fields=2, rows=27).cuda()
     if not hold_rows:
-        monkeypatch.setattr(loop, "feed", Feed)
+        monkeypatch.setattr(loop, "feed", lambda batches, device, reserved: Feed(batches, device))
     train = loop._Loop._train
 
     def watched(self, batch):
