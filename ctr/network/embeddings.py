@@ -101,11 +101,17 @@ class Table(nn.Module):
         if linear:
             weight[:, -linear:] = 0.0
         self.weight = nn.Parameter(weight)
+        # Where an optimizer listens: rows that are about to be read, which may owe it something.
+        self.asked = nn.Identity()
 
     def forward(self, ids: Tensor) -> Tensor:
         """(...) row numbers -> (..., W)."""
-        rows: Tensor = Lookup.apply(ids, self.weight)  # type: ignore[no-untyped-call]
-        return rows
+        return self.read(ids)
+
+    def read(self, rows: Tensor) -> Tensor:
+        """(...) row numbers -> (..., w), as wide as the table."""
+        found: Tensor = Lookup.apply(self.asked(rows), self.weight)  # type: ignore[no-untyped-call]
+        return found
 
 
 class Projections(nn.Module):

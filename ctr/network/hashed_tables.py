@@ -9,7 +9,6 @@ dropped row, zero for ever: what is read there only is a vector of zeros.
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ctr.network.embeddings import Table
 
@@ -66,10 +65,6 @@ class HashedTable(Table):
                 places are (B, S, R), and the field is their second axis.
         """
         raise NotImplementedError
-
-    def read(self, rows: Tensor) -> Tensor:
-        """(...) row numbers -> (..., w)."""
-        return F.embedding(rows, self.weight, padding_idx=0, sparse=True)
 
 
 class LookupTable(HashedTable):
