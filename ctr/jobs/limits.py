@@ -7,6 +7,7 @@ from ctr.dataset.store import Dataset
 from ctr.errors import ConfigError, shown_bytes
 from ctr.network.crosses import table_parameters as pair_table_parameters
 from ctr.network.network import Architecture, build_table
+from ctr.training.looks import BEST_IN_MEMORY
 from ctr.training.machine import free_memory
 from ctr.training.optimizers import table_parameters
 
@@ -42,8 +43,10 @@ def training_bytes(architecture: Architecture, gates: int = 0) -> int:
     if pairs is not None:
         floats += pair_table_parameters(pairs, 0)
         rows += pairs.cross_rows + pairs.factor_rows
-    # Training keeps the weights of the best look beside the current ones; a search does not, but has gates.
-    best = 0 if pairs is not None and pairs.searched else _FLOAT * floats
+    # Training keeps the weights of the best look beside the current ones, where they are small, and on disk where they
+    # are not; a search does not, but has gates.
+    weights = _FLOAT * floats
+    best = 0 if (pairs is not None and pairs.searched) or weights > BEST_IN_MEMORY else weights
     return 3 * _FLOAT * floats + _READ * rows + max(best, _GATE * gates)
 
 
@@ -83,7 +86,7 @@ def require_memory(
         what = f'embedding.kind = "{embedding.kind}": {architecture.rows - 1:,} rows'
         advice = f"state {budget}" + (" instead of embedding.rows" if embedding.rows is not None else "")
     raise ConfigError(
-        f"{what} take about {shown_bytes(needed)} of memory in training (weights, the best so far, two moments of "
+        f"{what} take about {shown_bytes(needed)} of memory in training (weights, and two moments of "
         f'each), found {shown_bytes(free)} free on "{device}"; {advice}'
     )
 

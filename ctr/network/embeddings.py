@@ -101,14 +101,16 @@ class Table(nn.Module):
         if linear:
             weight[:, -linear:] = 0.0
         self.weight = nn.Parameter(weight)
+        # Where an optimizer listens: rows that are about to be read, which may owe it something.
+        self.asked = nn.Identity()
 
     def forward(self, ids: Tensor) -> Tensor:
         """(...) row numbers -> (..., W)."""
         return self.read(ids)
 
     def read(self, ids: Tensor) -> Tensor:
-        """(...) row numbers -> (..., W), also where `forward` makes something else of them."""
-        rows: Tensor = Lookup.apply(ids, self.weight)  # type: ignore[no-untyped-call]
+        """(...) row numbers -> (..., w), as wide as the table, also where `forward` makes something else of them."""
+        rows: Tensor = Lookup.apply(self.asked(ids), self.weight)  # type: ignore[no-untyped-call]
         return rows
 
 

@@ -47,9 +47,7 @@ from ctr.network.gates import START, SoftGate
 from ctr.network.network import Network
 from ctr.training.checkpoint import load_checkpoint, save_checkpoint
 
-_SAMPLE = (
-    100_000  # values whose evidence is looked at to find the price that leaves a given share of gates open
-)
+_STRETCH = 1 << 20  # rows brought up to date at a time, where all are
 
 
 @dataclass(frozen=True)
@@ -176,7 +174,7 @@ class EvidenceGates:
 
     def before_look(self) -> dict[str, float]:
         """Bring all gates up to date for the look at valid."""
-        self._refresh(torch.arange(len(self.read), device=self.read.device))
+        self._refresh_all()
         logits = self.gate.logits[1:, 0][self.values]
         return {
             "open": float((logits > 0).float().mean()),
@@ -193,10 +191,9 @@ class EvidenceGates:
 
     def scores(self) -> Tensor:
         """(V,) evidence of every feature, by global id, in nats."""
-        self._refresh(torch.arange(len(self.read), device=self.read.device))
-        return evidence_of(self.sums[:, 0], self.sums[:, 1])[
-            1:
-        ].cpu()  # what is left of the credit is no evidence
+        self._refresh_all()
+        # What is left of the credit is no evidence.
+        return evidence_of(self.sums[:, 0], self.sums[:, 1])[1:].cpu()
 
     def rewound(self) -> dict[str, Any]:
         """The weights that retraining starts from."""
@@ -240,6 +237,12 @@ class EvidenceGates:
             ruled = self._ruled.index_select(0, rows).to(logits.dtype)
             logits = torch.where(ruled == 0, logits, ruled)
         self.gate.logits.data.index_copy_(0, rows, logits.unsqueeze(1))
+
+    def _refresh_all(self) -> None:
+        """Stretch by stretch: what is computed on the way would be several times the gates."""
+        for start in range(0, len(self.read), _STRETCH):
+            end = min(start + _STRETCH, len(self.read))
+            self._refresh(torch.arange(start, end, device=self.read.device))
 
     def _add(
         self, ids: Tensor, vectors: Tensor, gated: Tensor, means: Tensor, residual: Tensor, weight: Tensor

@@ -21,13 +21,14 @@ from ctr.evaluation.sampling import row_weights
 from ctr.network.network import Network
 from ctr.training.checkpoint import damaged, load_checkpoint, save_checkpoint
 from ctr.training.feeding import Fed, feed
-from ctr.training.looks import Companion, Look, Result, Watcher, look_points, look_rows
+from ctr.training.looks import BEST_IN_MEMORY, Companion, Look, Result, Watcher, look_points, look_rows
 from ctr.training.machine import multiplying
 from ctr.training.optimizers import Optimizers, state_bytes
 from ctr.training.predict import predict, require_dataset
 from ctr.training.stretch import Stretch
 
 CHECKPOINT_SECONDS = 60.0  # inside an epoch; at its end there is always a checkpoint
+CHECKPOINT_SHARE = 0.03  # of the time at most goes into checkpoints inside an epoch: large tables have fewer
 _LOSS_CHECK = 50  # steps between looks at the loss: a look per step would stall a GPU
 
 
@@ -67,10 +68,13 @@ def fit(
             require_dataset(network, batches)
     total = (epochs or settings.epochs) * len(train) if steps is None else steps
     loop = _Loop(network, train, valid, settings, folder, total, rates, companion, watcher)
-    loop.resume()
-    while not loop.finished:
-        loop.run_epoch()
-    return loop.result()
+    try:
+        loop.resume()
+        while not loop.finished:
+            loop.run_epoch()
+        return loop.result()
+    finally:
+        loop.optimizers.detach()
 
 
 class _Loop:
@@ -93,7 +97,7 @@ class _Loop:
         self.device = network.device
         self.points = look_points(len(train), settings.eval_every)
         self.valid = None if valid is None else look_rows(valid, len(train.part), len(self.points))
-        reserved = state_bytes(network)
+        reserved = state_bytes(network) + BEST_IN_MEMORY
         self.feed = feed(train, self.device, reserved)
         self.held_valid = None if self.valid is None else feed(self.valid, self.device, reserved).held
         self.rates = dict(rates)
@@ -105,7 +109,10 @@ class _Loop:
         self.stale = 0  # looks since the best one
         self.best: dict[str, Tensor] | None = None  # its weights, as long as they are not on disk
         self.since = Stretch()
-        self.saved = time.monotonic()
+        self.saved, self.saving = (
+            time.monotonic(),
+            0.0,
+        )  # the last checkpoint: its end, and the seconds it took
 
     @property
     def finished(self) -> bool:
@@ -184,7 +191,8 @@ class _Loop:
         if record.ends_epoch and auc is not None and self.best_step <= self.step - batch:
             self.optimizers.learning_rate *= self.settings.plateau
         self.since = Stretch()
-        if record.ends_epoch or self.finished or time.monotonic() - self.saved > CHECKPOINT_SECONDS:
+        pause = max(CHECKPOINT_SECONDS, self.saving / CHECKPOINT_SHARE)
+        if record.ends_epoch or self.finished or time.monotonic() - self.saved > pause:
             self._save()
         if self.watcher:
             self.watcher.look(record)
@@ -201,15 +209,24 @@ class _Loop:
         if found.auc > self.best_auc:
             self.best_auc, self.best_step, self.stale = found.auc, self.step, 0
             if self.companion is None:
-                self.best = None  # one copy is as much as the tables themselves
-                state = self.network.state_dict()
-                self.best = {name: tensor.detach().clone() for name, tensor in state.items()}
+                self._keep(self.network.state_dict())
         else:
             self.stale += 1
         return found.auc, found.logloss
 
+    def _keep(self, best: dict[str, Tensor]) -> None:
+        """Put the best weights aside until the next checkpoint: large ones on disk, or they would take memory twice.
+
+        Where the process dies before that checkpoint, the same steps come again, and the same best look.
+        """
+        if sum(tensor.nbytes for tensor in best.values()) > BEST_IN_MEMORY:
+            save_checkpoint(self.folder / "best", {"network": best})
+        else:
+            self.best = {name: tensor.detach().clone() for name, tensor in best.items()}
+
     def _save(self) -> None:
         """Write the best weights, where they are new, and then the state that a resumed training takes up."""
+        started = time.monotonic()
         if self.valid is None and self.finished:
             self.best = self.network.state_dict()
         if self.best is not None:
@@ -217,6 +234,7 @@ class _Loop:
             self.best = None
         save_checkpoint(self.folder / "last", self._state())
         self.saved = time.monotonic()
+        self.saving = self.saved - started
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -259,6 +277,7 @@ class _Loop:
     def result(self) -> Result:
         """Restore the best weights and say what happened."""
         if self.companion is None:
+            self.optimizers.detach()  # memory for the best weights
             best = load_checkpoint(self.folder / "best", self.device)
             if best is None:
                 raise CtrError(

@@ -13,6 +13,7 @@ from ctr.network.embeddings import Inputs
 
 LOOKS = 10  # in an epoch, where the configuration does not say
 _FEWEST_ROWS = 10_000
+BEST_IN_MEMORY = 1 << 28  # bytes of the weights of the best look that are held beside the current ones
 # A row is predicted about three times as fast as it is trained on: so all looks of an epoch take less than a tenth of
 # its time, and a tenth with the checkpoints.
 _ROWS_LOOKED_AT = 0.24  # for each train row, in an epoch

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,9 +11,12 @@ from torch.nn import functional as F
 from torch.optim.adam import Adam
 from torch.optim.adam import adam as adam_step
 from torch.optim.optimizer import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from ctr.network.embeddings import Table
 from ctr.network.network import Network
+
+_STRETCH = 1 << 20  # rows
 
 
 class LazyAdam(Optimizer):
@@ -25,9 +29,9 @@ class LazyAdam(Optimizer):
 
     NOTE[DIFF] Two departures from dense Adam. Moments of a row stand still while no batch reads it (as in PyTorch's
     SparseAdam). Decay is not part of the gradient, where Adam would rescale it until its size means nothing; it
-    shrinks a row by `(1 - learning_rate * weight_decay) ** steps since the row was read last`, applied when the row
-    is updated next, so that rare rows decay as fast as frequent ones without a pass over the table. (The forward pass
-    before that update still reads them undecayed; `settle` brings all of them up to date, before any evaluation.)
+    shrinks a row by `(1 - learning_rate * weight_decay) ** steps since the row was read last`, applied by `catch_up`
+    when it is about to be read next, so that every step sees what a decay of all rows in every step would have left,
+    without a pass over the table. `settle` brings all rows up to date, before any evaluation.
     """
 
     def __init__(
@@ -102,6 +106,23 @@ class LazyAdam(Optimizer):
         return self._seats[parameter]
 
     @torch.no_grad()
+    def catch_up(self, parameter: nn.Parameter, rows: Tensor) -> None:
+        """Apply the decay that some rows (...) of a table owe for the steps that did not read them."""
+        state = self.state[parameter]
+        if not state:
+            return
+        rows, step = rows.flatten(), state["step"]
+        missed = step - state["read"].index_select(0, rows)  # (N,)
+        if not on_gpu(parameter):
+            late = missed > 0
+            rows, missed = rows[late], missed[late]
+        found = parameter.index_select(0, rows)  # (N, W)
+        found.addcmul_(found, _shrinkage(self.param_groups[0], missed, found.dtype))
+        # A row that comes twice is written twice, the same both times.
+        parameter.index_copy_(0, rows, found)
+        state["read"].index_fill_(0, rows, step)
+
+    @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up what `state_dict` gave. PyTorch turns all tensors into floats, which cannot count steps."""
         super().load_state_dict(state_dict)
@@ -118,9 +139,12 @@ class LazyAdam(Optimizer):
             for parameter in group["params"]:
                 state = self.state[parameter]
                 if group["weight_decay"] and state:
-                    missed = state["step"] - state["read"]  # (rows,)
-                    parameter.addcmul_(parameter, _shrinkage(group, missed, parameter.dtype))
-                    state["read"].fill_(state["step"])
+                    # Stretch by stretch, or what is computed on the way would be as large as a moment.
+                    stretches = zip(parameter.split(_STRETCH), state["read"].split(_STRETCH), strict=True)
+                    for rows, read in stretches:
+                        missed = state["step"] - read  # (rows,)
+                        rows.addcmul_(rows, _shrinkage(group, missed, rows.dtype))
+                        read.fill_(state["step"])
 
 
 def on_gpu(parameter: Tensor) -> bool:
@@ -166,7 +190,8 @@ def _shrinkage(group: dict[str, Any], missed: Tensor, dtype: torch.dtype) -> Ten
 class Optimizers:
     """All that moves the weights of a network: `LazyAdam` for tables, Adam for dense weights.
 
-    Gates, and the choices of pairs, are not theirs: a search moves those.
+    Gates, and the choices of pairs, are not theirs: a search moves those. Where tables decay, rows catch up as they are
+    read in training, and all of them when somebody asks for the network's state; until `detach`.
 
     Args:
         network: whose weights are trained.
@@ -184,6 +209,26 @@ class Optimizers:
         # A table alone (logistic regression without bias) leaves nothing dense to train.
         if dense:
             self._each["dense"] = adam(dense, learning_rate, network_weight_decay)
+        self._hooks: list[RemovableHandle] = []
+        if weight_decay:
+            hook = network.register_state_dict_pre_hook(lambda *_: self.settle())  # type: ignore[no-untyped-call]
+            self._hooks.append(hook)
+            self._hooks += [
+                module.asked.register_forward_hook(partial(self._read, module.weight))
+                for module in network.modules()
+                if isinstance(module, Table)
+            ]
+
+    def _read(self, table: nn.Parameter, module: nn.Module, arguments: tuple[Any, ...], rows: Tensor) -> None:
+        if torch.is_grad_enabled():  # otherwise they are settled
+            self._tables.catch_up(table, rows)
+
+    def detach(self) -> None:
+        """Training is over: take the hooks off the network, and let go of the moments."""
+        for hook in self._hooks:
+            hook.remove()
+        for optimizer in self._each.values():
+            optimizer.state.clear()
 
     @property
     def learning_rate(self) -> float:
@@ -192,6 +237,8 @@ class Optimizers:
 
     @learning_rate.setter
     def learning_rate(self, rate: float) -> None:
+        if rate != self.learning_rate:
+            self.settle()  # what rows owe until now is of the old rate
         for optimizer in self._each.values():
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -236,8 +283,8 @@ def searched_parameters(network: Network) -> list[nn.Parameter]:
 
 
 def state_bytes(network: Network) -> int:
-    """Bytes that a training puts beside tables: two moments of each float, the best weights so far, steps, seats."""
-    return sum(3 * table.nbytes + (8 + 4) * len(table) for table in table_parameters(network))
+    """Bytes that a training puts beside tables: two moments of each float, steps, seats."""
+    return sum(2 * table.nbytes + (8 + 4) * len(table) for table in table_parameters(network))
 
 
 def table_parameters(network: nn.Module) -> list[nn.Parameter]:

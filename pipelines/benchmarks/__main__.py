@@ -90,18 +90,50 @@ def main(arguments: Sequence[str] | None = None, setting: Setting | None = None)
         parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     if "peers" in given.parts and not peers.importable():
         parser.error('peers: FuxiCTR is not installed; `pip install -c constraints.txt -e ".[peers]"`')
-    earlier = json.loads(given.against.read_text(encoding="utf-8")) if given.against else {}
+    if given.out and not given.out.absolute().parent.is_dir():
+        parser.error(f'--out: there is no folder "{given.out.absolute().parent}"')
+    try:
+        earlier = _earlier(given.against) if given.against else {}
+    except (OSError, ValueError) as error:
+        parser.error(f'--against "{given.against}": expected a JSON file that --out has written ({error})')
     results: dict[str, float] = {"cores": os.cpu_count() or 1}
     results |= _measured(given.parts, setting or Setting())
     for key, value in results.items():
-        before = (
-            f"   before {earlier[key]:>16,.3f}  ({value / earlier[key]:.2f}x)" if earlier.get(key) else ""
-        )
-        print(f"{key:<36} {value:>16,.3f}{before}")
+        print(f"{key:<36} {value:>16,.3f}{_before(value, earlier.get(key))}")
+    _say_what_differs(results, earlier, whole=not given.parts)
     if given.out:
         scratch = given.out.with_name(f".{given.out.name}")
         scratch.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
         scratch.replace(given.out)
+
+
+def _earlier(path: Path) -> dict[str, float]:
+    """What an earlier run wrote.
+
+    Raises:
+        OSError, ValueError: it is no such file.
+    """
+    found = json.loads(path.read_text(encoding="utf-8"))
+    numbers = isinstance(found, dict) and all(isinstance(value, int | float) for value in found.values())
+    if not numbers:
+        raise ValueError("not a flat object of numbers")
+    return dict(found)
+
+
+def _before(value: float, earlier: float | None) -> str:
+    if earlier is None:
+        return ""
+    ratio = f"  ({value / earlier:.2f}x)" if earlier else ""
+    return f"   before {earlier:>16,.3f}{ratio}"
+
+
+def _say_what_differs(results: dict[str, float], earlier: dict[str, float], *, whole: bool) -> None:
+    """What a reader of the two columns should know: another machine, and figures that are gone."""
+    if earlier and earlier.get("cores") != results["cores"]:
+        print("The earlier figures are of another number of cores: compare ratios, not rates and seconds.")
+    gone = sorted(earlier.keys() - results.keys())
+    if gone and whole:
+        print(f"Not measured now: {', '.join(gone)}")
 
 
 def _measured(names: Sequence[str], setting: Setting) -> dict[str, float]:

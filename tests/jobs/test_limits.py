@@ -9,6 +9,7 @@ from ctr.network.gates import SoftGate
 from ctr.network.hashed_tables import COMPOSITIONS
 from ctr.network.network import Architecture, build
 from ctr.selection.evidence import EvidenceGates, Schedule
+from ctr.training.looks import BEST_IN_MEMORY
 from ctr.training.optimizers import LazyAdam, table_parameters
 
 
@@ -65,5 +66,8 @@ def test_it_is_what_the_gates_of_a_search_keep(tmp_path):
     assert found - without == sum(tensor.nbytes for tensor in kept)
 
 
-def test_tables_of_any_size_are_counted_without_building_them():
-    assert training_bytes(Architecture(rows=10**12, fields=2, dim=16)) == 10**12 * (4 * 17 * 4 + 8)
+def test_tables_of_any_size_are_counted_without_building_them_and_large_ones_have_their_best_weights_on_disk():
+    assert training_bytes(Architecture(rows=10**12, fields=2, dim=16)) == 10**12 * (3 * 17 * 4 + 8)
+    most = BEST_IN_MEMORY // (17 * 4)
+    held, beyond = (training_bytes(Architecture(rows=most + more, fields=2, dim=16)) for more in (0, 1))
+    assert held - beyond == most * 17 * 4 - (3 * 17 * 4 + 8)

@@ -157,6 +157,24 @@ def test_every_parameter_is_moved_by_one_optimizer_and_by_one_only(composition, 
 
 
 @EACH_COMPOSITION
+def test_every_step_reads_rows_as_a_decay_of_all_rows_in_every_step_leaves_them(composition):
+    def trained(dense: bool) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        network, placement = made(composition)
+        optimizers = Optimizers(network, 0.1, 0.5, 0.0)
+        for number in range(12):
+            given = inputs(placement, 1 + number % 3)  # one to three of the same rows
+            network.zero_grad()
+            network(given).square().sum().backward()
+            optimizers.step()
+            if dense:
+                optimizers.settle()
+        return network.state_dict()
+
+    torch.testing.assert_close(trained(dense=False), trained(dense=True))
+
+
+@EACH_COMPOSITION
 @EACH_BACKBONE
 def test_a_forward_pass_changes_nothing_and_gives_the_same_again(composition, backbone):
     network, placement = made(composition, backbone)

@@ -46,6 +46,8 @@ KEYS = {
         "training_rss_over_tables",
         "training_rss_over_tables_1m",
         "training_rss_over_tables_10m",
+        "training_rss_beyond_tables_1m",
+        "training_rss_beyond_tables_10m",
         "unified_over_table_1m",
         "unified_hashed_over_table_1m",
     },
@@ -189,10 +191,40 @@ def test_against_shows_the_earlier_figure_beside_the_new_one(monkeypatch, tmp_pa
     )
     (tmp_path / "before.json").write_text('{"cores": 0, "score_ratio": 0.5, "gone": 1.0}')
     main(["scoring", "--against", str(tmp_path / "before.json")], TINY)
-    lines = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()[1:]}
+    *figures, last = capsys.readouterr().out.splitlines()[1:]
+    lines = {line.split()[0]: line.split()[1:] for line in figures}
     assert lines["score_ratio"] == ["0.750", "before", "0.500", "(1.50x)"]
     assert lines["new"] == ["1.000"]
     assert lines.keys() == {"cores", "score_ratio", "new"}
+    assert "another number of cores" in last
+
+
+def test_figures_of_all_parts_that_are_gone_are_told(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(
+        "pipelines.benchmarks.__main__._measured", lambda names, setting: {"score_ratio": 1.0}
+    )
+    (tmp_path / "before.json").write_text('{"cores": 0, "score_ratio": 0.0, "gone": 1.0}')
+    main(["--against", str(tmp_path / "before.json")], TINY)
+    assert capsys.readouterr().out.endswith("Not measured now: gone\n")
+
+
+@pytest.mark.parametrize("text", [None, "{", "[1]", '{"score_ratio": null}', '{"score_ratio": "fast"}'])
+def test_what_is_no_earlier_run_is_refused_before_anything_is_measured(text, tmp_path, capsys):
+    if text is not None:
+        (tmp_path / "before.json").write_text(text)
+    with pytest.raises(SystemExit) as refused:
+        main(["scoring", "--against", str(tmp_path / "before.json")], TINY)
+    assert refused.value.code == 2
+    said = capsys.readouterr()
+    assert "that --out has written" in said.err
+    assert not said.out
+
+
+def test_a_folder_that_is_not_there_is_told_before_anything_is_measured(tmp_path, capsys):
+    with pytest.raises(SystemExit) as refused:
+        main(["scoring", "--out", str(tmp_path / "none" / "bench.json")], TINY)
+    assert refused.value.code == 2
+    assert 'there is no folder "' in capsys.readouterr().err
 
 
 def test_turns_alternate_and_the_first_rounds_are_not_counted():

@@ -267,6 +267,26 @@ def test_a_step_reads_the_method_drawn_and_nothing_of_naive_pairs(searched, mixe
             torch.testing.assert_close(mine, other)
 
 
+def test_crosses_and_factors_are_read_as_a_decay_of_all_rows_in_every_step_leaves_them(searched, mixed):
+    start = {name: value.clone() for name, value in searched.state_dict().items()}
+
+    def trained(dense: bool) -> dict[str, torch.Tensor]:
+        searched.load_state_dict(start)
+        optimizers = Optimizers(searched, 0.1, 0.5, 0.0)
+        for number in range(12):
+            rows = Layout(mixed).gather(mixed.part("train"), np.arange(number % 4 + 1))
+            searched.zero_grad()
+            searched(to_inputs(rows, searched.device)).square().sum().backward()
+            optimizers.step()
+            if dense:
+                optimizers.settle()
+        found = {name: value.clone() for name, value in searched.state_dict().items()}
+        optimizers.detach()
+        return found
+
+    torch.testing.assert_close(trained(dense=False), trained(dense=True))
+
+
 def test_the_temperature_falls_by_steps_and_an_evaluation_leaves_it_alone(searched, mixed):
     training = ChoiceTraining(searched, learning_rate=1e-3, final_temperature=0.01)
     choice = choice_of(searched)

@@ -17,6 +17,7 @@ from ctr.training.checkpoint import load_checkpoint, save_checkpoint
 from ctr.training.feeding import to_inputs
 from ctr.training.fit import fit
 from ctr.training.looks import look_points, look_rows, rates
+from ctr.training.optimizers import Optimizers
 from ctr.training.predict import predict
 
 
@@ -141,6 +142,20 @@ def test_interrupted_again_and_again_is_uninterrupted(train):
     assert numbers(resumed.history) == numbers(straight.history)
 
 
+def test_large_weights_of_the_best_look_wait_on_disk_and_are_the_same(train, monkeypatch):
+    keys = {"dropout": 0.3, "eval_every": 2}
+    straight, expected = train("straight", **keys)
+    copies, clone = [], torch.Tensor.clone
+    monkeypatch.setattr(loop, "BEST_IN_MEMORY", 100)
+    monkeypatch.setattr(torch.Tensor, "clone", lambda own, **how: copies.append(own) or clone(own, **how))
+    with pytest.raises(StopError):
+        train("resumed", watcher=Stopper(epochs=6), **keys)  # inside the second epoch, past its best look
+    resumed, found = train("resumed", **keys)
+    assert not any(copy.shape == found.table.weight.shape for copy in copies)
+    assert_same(weights(found), weights(expected))
+    assert numbers(resumed.history) == numbers(straight.history)
+
+
 def test_a_crash_between_best_and_last_checkpoint_is_made_good(train, monkeypatch):
     straight, expected = train("straight", dropout=0.3)
     saves = []
@@ -214,6 +229,39 @@ def test_rows_that_no_batch_reads_have_decayed_when_an_epoch_ends(train, fresh):
     torch.testing.assert_close(network.table.weight[unread], before[unread] * 0.95**7)
 
 
+def test_every_step_sees_what_a_decay_of_all_rows_in_every_step_would_have_left(
+    train, fresh, batches, monkeypatch
+):
+    lazy, dense = fresh(), fresh()
+    # Batches of four rows of fields with eight values; the rate falls while rows owe decay of the old one.
+    own = {"data": batches(rows=400, batch_size=4), "epochs": 3, "weight_decay": 3.0, "plateau": 0.5}
+    scripted(monkeypatch, [0.6, 0.5, 0.7] * 2)
+    train("lazy", network=lazy, **own)
+    step = Optimizers.step
+    monkeypatch.setattr(Optimizers, "step", lambda moving: (step(moving), moving.settle()))
+    train("dense", network=dense, **own)
+    torch.testing.assert_close(weights(lazy), weights(dense), rtol=1e-4, atol=1e-6)
+
+
+def test_rows_decay_at_the_rate_of_the_steps_that_they_missed(fresh):
+    network = fresh("fm")
+    optimizers = Optimizers(network, 0.1, 0.5, 0.0)
+    before = weights(network)["table.weight"]
+    for rate in (0.1, 0.1, 0.01):
+        optimizers.learning_rate = rate
+        network.table(torch.tensor([1])).sum().backward()
+        optimizers.step()
+    found = weights(network)["table.weight"][2:]  # whoever asks for the weights gets them without debts
+    torch.testing.assert_close(found, before[2:] * (0.95**2 * 0.995))
+
+
+def test_after_training_nobody_listens_to_the_tables(train, fresh):
+    network = fresh()
+    train(network=network, weight_decay=0.5)
+    assert not network.table.asked._forward_hooks
+    assert not network._state_dict_pre_hooks
+
+
 class Weights:
     """Keeps the weights after each epoch."""
 
@@ -265,6 +313,31 @@ def test_inside_an_epoch_a_checkpoint_is_saved_only_after_a_while(train, monkeyp
         train(watcher=Hand(), epochs=2, eval_every=1)
     # Every look takes 25 seconds: after 75 there is a checkpoint, and one at the end of each epoch of seven batches.
     assert [state["progress"][0] for name, state in saves if name == "last"] == [4, 7, 10, 13, 14]
+
+
+def test_checkpoints_inside_an_epoch_are_as_rare_as_they_are_slow(train, batches, monkeypatch):
+    saved, clock = [], [0.0]
+    monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(loop, "load_checkpoint", lambda folder, device: None)
+
+    def slow(folder, state) -> None:
+        if folder.name == "last":
+            saved.append(state["progress"][0])
+            clock[0] += 6.0
+
+    class Hand:
+        def step(self, *arguments) -> None:
+            pass
+
+        def look(self, record) -> None:
+            clock[0] += 25.0
+
+    monkeypatch.setattr(loop, "save_checkpoint", slow)
+    with pytest.raises(CtrError, match="is missing"):
+        train(watcher=Hand(), epochs=1, eval_every=1, data=batches(batch_size=16))
+    # Every look takes 25 seconds. After 75 comes a first checkpoint, which takes 6; the next one, which 60 seconds
+    # would allow after 3 more looks, only 200 seconds later; the last one at the end of the 25 batches.
+    assert saved == [4, 13, 22, 25]
 
 
 def test_valid_is_looked_at_ten_times_an_epoch_and_after_its_last_batch():
