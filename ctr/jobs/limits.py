@@ -13,7 +13,7 @@ from ctr.training.optimizers import table_parameters
 
 _FLOAT = 4  # bytes
 _READ = 8  # bytes of the step at which a row was read last, which the optimizer of tables keeps
-_GATE = 4 + 2 * 4 + 8 + 1  # bytes of a feature in a search: logit, evidence, step of the last read, rule
+_GATE = 4 + 2 * 4 + 4 + 1  # bytes of a feature in a search: logit, evidence, step of the last read, rule
 
 
 def require_batch(config: Config, dataset: Dataset) -> None:

@@ -36,7 +36,7 @@ derivative, and the price is in nats. Gate, temperature, joint training, hardeni
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -116,7 +116,7 @@ class EvidenceGates:
         self.rewind_step = min(reached, schedule.steps - 1)
         device, rows = network.device, len(network.gate.logits)
         self.sums = torch.zeros(rows, 2, device=device)  # S and H of each table row
-        self.read = torch.zeros(rows, dtype=torch.int64, device=device)  # step at which they were up to date
+        self.read = torch.zeros(rows, dtype=torch.int32, device=device)  # step at which they were up to date
         self.step = 0
         self.values = values.to(device)
         ruled = torch.zeros(rows, dtype=torch.int8)  # 1 always open, -1 never
@@ -124,13 +124,12 @@ class EvidenceGates:
             if features is not None:
                 ruled[1:][features] = logit
         self._rules, self._ruled = bool(ruled.any()), ruled.to(device)
-        self._read: list[
-            tuple[Tensor, Tensor]
-        ] = []  # vectors and gated vectors, single-valued fields, then lists
+        self._read: list[_Gated] = []  # single-valued fields, then lists
         self._logits: Tensor | None = None
         self._weights: Tensor | None = None
         self._hooks = [
             network.ungated.register_forward_hook(self._keep_vectors),
+            network.gate.register_forward_hook(self._keep_factors),
             network.gated.register_forward_hook(self._keep_gated),
             network.register_forward_hook(self._keep_logits),
         ]
@@ -158,18 +157,17 @@ class EvidenceGates:
         if self._weights is not None:
             residual, weight = residual * self._weights, weight * self._weights
         inputs = self._inputs
-        vectors, gated = self._read[0]  # (B, S, W)
-        means = _mean(vectors, self._weights)  # (S, W)
-        self._add(inputs.ids, vectors, gated, means, residual.unsqueeze(1), weight.unsqueeze(1))
+        read = self._read[0]  # of (B, S)
+        means = _mean(read.vectors, self._weights)  # (S, W)
+        self._add(inputs.ids, read, means, residual.unsqueeze(1), weight.unsqueeze(1))
         lists = inputs.list_lengths.shape[1]
         if lists:
             row = torch.div(inputs.list_slots, lists, rounding_mode="floor")  # (L,)
-            vectors, gated = self._read[1]  # (L, W)
-            slots = inputs.list_slots % lists
+            read, slots = self._read[1], inputs.list_slots % lists  # of (L,)
             means = _mean_by_slot(
-                vectors, slots, lists, None if self._weights is None else self._weights[row]
+                read.vectors, slots, lists, None if self._weights is None else self._weights[row]
             )
-            self._add(inputs.list_ids, vectors, gated, means[slots], residual[row], weight[row])
+            self._add(inputs.list_ids, read, means[slots], residual[row], weight[row])
         self._read, self._logits = [], None
 
     def before_look(self) -> dict[str, float]:
@@ -211,10 +209,13 @@ class EvidenceGates:
     def _keep_vectors(self, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
         self._vectors = output.detach()
 
+    def _keep_factors(self, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
+        self._factors = output
+
     def _keep_gated(self, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
         if torch.is_grad_enabled():
             output.retain_grad()
-            self._read.append((self._vectors, output))
+            self._read.append(_Gated(self._vectors, self._factors, output))
 
     def _keep_logits(self, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
         self._logits = output.detach()
@@ -228,8 +229,10 @@ class EvidenceGates:
     def _refresh(self, rows: Tensor) -> None:
         """Decay the sums of table rows (duplicates allowed) for the steps they missed, and set their gates."""
         missed = (self.step - self.read.index_select(0, rows)).to(self.sums.dtype).unsqueeze(1)
-        sums = self.sums.index_select(0, rows) * torch.pow(1.0 - 1.0 / self.schedule.window, missed)
-        self.sums.index_copy_(0, rows, sums)
+        pairs = torch.view_as_complex(self.sums)  # what is moved as one number is moved in half the time
+        found = pairs.index_select(0, rows)
+        sums = torch.view_as_real(found).mul_(torch.pow(1.0 - 1.0 / self.schedule.window, missed))
+        pairs.index_copy_(0, rows, found)
         self.read.index_fill_(0, rows, self.step)
         logits = (self._evidence(sums) - self.price) * (self.rate / max(self.price, 1.0))
         logits = logits.clamp(-1.0, 1.0)
@@ -244,28 +247,36 @@ class EvidenceGates:
             end = min(start + _STRETCH, len(self.read))
             self._refresh(torch.arange(start, end, device=self.read.device))
 
-    def _add(
-        self, ids: Tensor, vectors: Tensor, gated: Tensor, means: Tensor, residual: Tensor, weight: Tensor
-    ) -> None:
+    def _add(self, ids: Tensor, read: "_Gated", means: Tensor, residual: Tensor, weight: Tensor) -> None:
         """Add slope and curvature, at gate 1, of each occurrence.
 
         Args:
             ids: table row of each occurrence.
-            vectors, gated: (..., W) embeddings of `ids` (times the number of a scaled field), and what the gate made
-                of them, with its gradient.
-            means: of the vectors of the field; it, residual and weight stretch to the shape of `vectors` or `ids`.
+            read: what the gate was given for `ids`, and what it made of that; its vectors are written over.
+            means: of the vectors of the field; it, residual and weight stretch to the shape of vectors or `ids`.
             residual, weight: p - y and p (1 - p), times the weight of the row where rows have one.
         """
-        assert gated.grad is not None
+        assert read.gated.grad is not None
         # The loss is a mean over the batch: times its size, the slope of one row's (weighted) loss is (p - y) c.
-        slope = torch.linalg.vecdot(gated.grad, vectors - means) * len(self._labels)
+        slope = read.vectors.sub_(means).mul_(read.gated.grad).sum(-1).mul_(len(self._labels))
         contribution = slope / torch.where(residual == 0, 1.0, residual)
         curvature = contribution.square() * weight
-        factor = self.gate(ids).squeeze(-1)
-        slope_at_one = slope + curvature * (1.0 - factor)
+        slope_at_one = slope + curvature * (1.0 - read.factors.squeeze(-1))
         scale = self.schedule.steps_per_epoch / self.schedule.window
-        new = torch.stack([slope_at_one.flatten(), curvature.flatten()], 1) * scale
-        self.sums.index_add_(0, self.gate.gates(ids).flatten(), new)
+        new = torch.complex(slope_at_one, curvature).flatten()
+        pairs = torch.view_as_complex(self.sums)
+        pairs.index_add_(0, self.gate.gates(ids).flatten(), new, alpha=scale)
+
+
+class _Gated(NamedTuple):
+    """What went into a gate and came out of it, for each occurrence (...) of a feature.
+
+    vectors: (..., W), times the number of a scaled field. factors: (..., 1). gated: (..., W), with its gradient.
+    """
+
+    vectors: Tensor
+    factors: Tensor
+    gated: Tensor
 
 
 def _mean(vectors: Tensor, weights: Tensor | None) -> Tensor:

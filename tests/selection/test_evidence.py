@@ -190,7 +190,7 @@ def test_a_gradient_over_the_residual_is_what_an_occurrence_adds_to_the_logit(
     F.binary_cross_entropy_with_logits(network(inputs), labels).backward()
     gates.detach()
     residual = (torch.sigmoid(gates._logits) - labels).detach()
-    (vectors, single), (listed, lists) = gates._read
+    (vectors, _, single), (listed, _, lists) = gates._read
     ones = (single.grad * (vectors - vectors.mean(0))).sum(-1) * len(labels) / residual[:, None]
     row, field = inputs.list_slots // 3, inputs.list_slots % 3
     apart = listed - torch.stack([listed[field == f].mean(0) for f in range(3)])[field]
