@@ -100,9 +100,9 @@ def stepping(network: Network, settings, tmp_path, companion=None) -> _Loop:
 def started(network: Network, fed: Fed, settings, tmp_path, companion=None) -> list[str]:
     """What the second step starts on the device; the first one makes what optimizers keep."""
     loop = stepping(network, settings, tmp_path, companion)
-    for _ in range(2):
-        with DeviceWatch() as watch:
-            loop._train(fed)
+    loop._train(fed)
+    with DeviceWatch() as watch:
+        loop._train(fed)
     return watch.started
 
 

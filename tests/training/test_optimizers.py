@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ctr.network.backbones import BACKBONES
 from ctr.network.embeddings import Table
+from ctr.training import optimizers
 from ctr.training.optimizers import LazyAdam, dense_parameters, table_parameters
 from tests.reference.optimizers import SlowLazyAdam
 
@@ -37,8 +38,10 @@ def random_gradients(steps: int) -> list[list[tuple[int, list[float]]]]:
     ]
 
 
+@pytest.mark.parametrize("gpu", [False, True])
 @pytest.mark.parametrize("decay", [0.0, 0.5])
-def test_the_fast_optimizer_equals_the_slow_one(decay):
+def test_the_fast_optimizer_equals_the_slow_one(monkeypatch, decay, gpu):
+    monkeypatch.setattr(optimizers, "on_gpu", lambda parameter: gpu)  # the way it goes there, on a CPU
     weights = table()
     fast = LazyAdam([weights], 0.05, weight_decay=decay)
     slow = SlowLazyAdam(weights.tolist(), 0.05, decay)
@@ -144,6 +147,26 @@ def test_steps_are_counted_exactly_after_loading():
     second = LazyAdam([weights], 0.05)
     second.load_state_dict(first.state_dict())
     assert second.state[weights]["read"].tolist() == [2**24 + 1] * ROWS
+
+
+@pytest.mark.parametrize(("saved", "own"), [(True, None), (None, True)])
+def test_a_state_of_one_device_goes_on_on_another(saved, own):
+    def stepped(optimizer: torch.optim.Adam, weights: nn.Parameter, number: int) -> None:
+        weights.grad = torch.full_like(weights, 0.1 * number)
+        optimizer.step()
+
+    straight, weights = table(torch.float32), table(torch.float32)
+    first, whole = (torch.optim.Adam([one], 0.05, fused=saved) for one in (weights, straight))
+    for number in (1, 2):
+        stepped(first, weights, number)
+        stepped(whole, straight, number)
+    second = torch.optim.Adam([weights], 1.0, fused=own)
+    optimizers.take_up(second, first.state_dict())
+    assert second.param_groups[0]["fused"] is own
+    assert second.param_groups[0]["lr"] == 0.05
+    stepped(second, weights, 3)
+    stepped(whole, straight, 3)
+    torch.testing.assert_close(weights, straight)
 
 
 class Work(TorchDispatchMode):
