@@ -20,8 +20,8 @@ def test_a_table_counts_its_weights_four_times_and_eight_bytes_for_each_row():
 
 def test_gates_count_where_they_are_more_than_the_best_weights():
     architecture = Architecture(rows=101, fields=3, dim=4)
-    assert training_bytes(architecture, gates=96) == training_bytes(architecture)
-    assert training_bytes(architecture, gates=97) == 3 * (101 * 5 * 4) + 101 * 8 + 97 * 21
+    assert training_bytes(architecture, gates=118) == training_bytes(architecture)
+    assert training_bytes(architecture, gates=119) == 3 * (101 * 5 * 4) + 101 * 8 + 119 * 17
 
 
 def test_crosses_and_factors_count_and_a_search_of_them_keeps_no_best_weights():
