@@ -86,11 +86,18 @@ def _draw(axes: "Axes", settings: Settings, axis: _Axis, metric: str, part: str)
         own = [each for each in settings if each["label"] == label and each["role"] == "alternative"]
         style = {"color": QUIET, "linestyle": "none", "marker": _MARKERS[number % len(_MARKERS)]}
         _points(axes, own, axis, part, metric, {**style, "markerfacecolor": "none", "label": label})
-    axes.set_xscale("log")
+    values = [float(each[axis.key]) for each in settings]
+    low, high = min((value for value in values if value), default=1.0), max(*values, 1.0)
+    ticks = _ticks(low, high)
+    if min(values) > 0:
+        axes.set_xscale("log")
+        axes.set_xlim(low / 1.15, high * 1.15)
+    else:  # a set that keeps nothing: no logarithm has a place for it
+        axes.set_xscale("symlog", linthresh=low)
+        axes.set_xlim(-0.15 * low, high * 1.15)
+        ticks = [0.0, *ticks]
     axes.set_xticks([], minor=True)
-    low, high = (edge(float(each[axis.key]) for each in settings) for edge in (min, max))
-    axes.set_xlim(low / 1.15, high * 1.15)
-    axes.set_xticks(_ticks(low, high))
+    axes.set_xticks(ticks)
     write = size if axis.key == "bundle_bytes" else short
     axes.xaxis.set_major_formatter(lambda value, _: write(value))
     axes.yaxis.set_major_locator(few_ticks())

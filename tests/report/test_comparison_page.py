@@ -4,6 +4,7 @@ import pytest
 
 from ctr.report import comparison_tables as tables
 from ctr.report.comparison import write_comparison
+from ctr.report.comparison_curves import curve_plots
 from ctr.report.comparison_plots import swarm
 from ctr.report.comparison_walk import unjudged_table, walked_sets, windows_table
 from ctr.report.comparison_words import (
@@ -313,3 +314,11 @@ def test_every_plot_shows_nothing_is_cut_off_and_tables_sort(page, tmp_path, wid
     numbers = [float(text) for text in found["orders"]["down"]]
     assert numbers == sorted(numbers, reverse=True)
     assert found["orders"]["words"] == sorted(found["orders"]["words"], key=str.lower)
+
+
+def test_a_set_that_keeps_nothing_has_a_place_beside_a_logarithm(tmp_path):
+    built = document()
+    settings = [{**each} for each in built["settings"]]
+    next(each for each in settings if each["role"] == "selector")["kept"] = 0
+    drawn = {found.id: found for found in curve_plots({**built, "settings": settings})}
+    assert drawn["curve-kept"].wide
