@@ -1,9 +1,14 @@
 """How much memory the tables of a network take in training, against what training really keeps."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from ctr.jobs.limits import training_bytes
+from ctr.config import Config
+from ctr.errors import ConfigError
+from ctr.jobs import limits
+from ctr.jobs.limits import batch_bytes, require_memory, training_bytes
 from ctr.network.crosses import PairLayout
 from ctr.network.gates import SoftGate
 from ctr.network.hashed_tables import COMPOSITIONS
@@ -71,3 +76,23 @@ def test_tables_of_any_size_are_counted_without_building_them_and_large_ones_hav
     most = BEST_IN_MEMORY // (17 * 4)
     held, beyond = (training_bytes(Architecture(rows=most + more, fields=2, dim=16)) for more in (0, 1))
     assert held - beyond == most * 17 * 4 - (3 * 17 * 4 + 8)
+
+
+def test_the_vectors_of_a_batch_count_and_are_what_to_lower_where_tables_alone_fit(monkeypatch):
+    config = Config(name="log", data={"schema": "schema.toml", "input": "log.csv"})
+    architecture = Architecture(rows=101, fields=3, dim=1000)
+    dataset = SimpleNamespace(
+        manifest={"rows": {"train": 50}}, features=100
+    )  # fewer rows than a usual batch has
+    assert batch_bytes(architecture, 50) == 8 * 50 * 3 * 1001 * 4
+    needed = training_bytes(architecture) + batch_bytes(architecture, 50)
+    monkeypatch.setattr(limits, "free_memory", lambda device: needed)
+    require_memory(config, architecture, torch.device("cpu"), dataset)
+    monkeypatch.setattr(limits, "free_memory", lambda device: needed - 1)
+    with pytest.raises(
+        ConfigError, match=r"^training.batch_size = 50: .* smaller batch, or a smaller embedding.dim$"
+    ):
+        require_memory(config, architecture, torch.device("cpu"), dataset)
+    monkeypatch.setattr(limits, "free_memory", lambda device: 1)
+    with pytest.raises(ConfigError, match=r'rows for 100 features .* use embedding.kind = "unified"'):
+        require_memory(config, architecture, torch.device("cpu"), dataset)
