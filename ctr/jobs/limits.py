@@ -13,7 +13,8 @@ from ctr.training.optimizers import table_parameters
 
 _FLOAT = 4  # bytes
 _READ = 8  # bytes of the step at which a row was read last, which the optimizer of tables keeps
-_GATE = 4 + 2 * 4 + 4 + 1  # bytes of a feature in a search: logit, evidence, step of the last read, rule
+_COPIES = 8  # of the vectors that a batch reads: their gradient, duplicates merged, what Adam does with them
+_GATE = 4 + 2 * 4 + 1  # bytes of a feature in a search: logit, evidence, rule
 
 
 def require_batch(config: Config, dataset: Dataset) -> None:
@@ -50,35 +51,51 @@ def training_bytes(architecture: Architecture, gates: int = 0) -> int:
     return 3 * _FLOAT * floats + _READ * rows + max(best, _GATE * gates)
 
 
+def batch_bytes(architecture: Architecture, rows: int) -> int:
+    """Bytes, about, that the vectors of a batch take at the worst moment of a step; an MLP's are not counted."""
+    floats = architecture.fields * (architecture.width + architecture.linear)
+    floats += architecture.pairs.numbers if architecture.pairs is not None else 0
+    return _COPIES * _FLOAT * floats * rows
+
+
 def require_memory(
     config: Config,
     architecture: Architecture,
     device: torch.device,
-    features: int,
+    dataset: Dataset,
     gates: int = 0,
     index: int = 0,
 ) -> None:
-    """Refuse tables that cannot be trained in the memory that is left; where that is unknown, nothing is refused.
+    """Refuse what cannot be trained in the memory that is left; where that is unknown, nothing is refused.
 
     Args:
         architecture: of the network that is to be built.
-        features: of the log.
+        dataset: the encoded log.
         gates: see `training_bytes`.
         index: bytes of what finds the rows of crosses.
 
     Raises:
         ConfigError: memory is too small.
     """
-    needed, free = training_bytes(architecture, gates) + index, free_memory(device)
+    size = min(config.training.batch_size, dataset.manifest["rows"]["train"])
+    working, free = batch_bytes(architecture, size), free_memory(device)
+    needed = training_bytes(architecture, gates) + index + working
     if free is None or needed <= free:
         return
+    if needed - working <= free:
+        raise ConfigError(
+            f"training.batch_size = {size}: training takes about {shown_bytes(needed)} of memory, "
+            f"{shown_bytes(working)} of it for the vectors of a batch, found {shown_bytes(free)} free on "
+            f'"{device}"; state a smaller batch, or a smaller '
+            + ("embedding.dim" if architecture.pairs is None else "selector.pair_dim")
+        )
     pairs, embedding = architecture.pairs, config.embedding
     budget = f'embedding.bytes = "{max(1, free // 8_000_000)}MB"'  # trained, it takes half of what is free
     if pairs is not None:
         what = f'selector.kind = "{config.selector.kind}": {pairs.cross_rows - 1:,} rows for crosses'
         advice = "state selector.cross_bytes, a larger selector.min_count or a smaller selector.pair_dim"
     elif embedding.kind == "table":
-        what = f'embedding.kind = "table": rows for {features:,} features'
+        what = f'embedding.kind = "table": rows for {dataset.features:,} features'
         advice = (
             f'use embedding.kind = "unified" with {budget}, a smaller embedding.dim, or a larger min_count'
         )
@@ -86,8 +103,8 @@ def require_memory(
         what = f'embedding.kind = "{embedding.kind}": {architecture.rows - 1:,} rows'
         advice = f"state {budget}" + (" instead of embedding.rows" if embedding.rows is not None else "")
     raise ConfigError(
-        f"{what} take about {shown_bytes(needed)} of memory in training (weights, and two moments of "
-        f'each), found {shown_bytes(free)} free on "{device}"; {advice}'
+        f"{what} take about {shown_bytes(needed)} of memory in training (weights and two moments of "
+        f'each, and a batch), found {shown_bytes(free)} free on "{device}"; {advice}'
     )
 
 

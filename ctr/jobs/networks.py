@@ -88,7 +88,7 @@ class Networks:
             largest, read = compact_architecture(stated, ShadowLayout(self.shadows)), self.shadows.dataset
         self._searched = largest
         gates = read.features if config.selector.searches_features else 0
-        require_memory(config, largest, device, read.features, gates)
+        require_memory(config, largest, device, read, gates)
 
     def fresh(self) -> Network:
         """Over all features."""
@@ -143,9 +143,7 @@ class Networks:
         Raises:
             ConfigError: the memory of the device does not hold the tables.
         """
-        require_memory(
-            self._config, architecture, self.device, self._dataset.features, index=keys.index_bytes
-        )
+        require_memory(self._config, architecture, self.device, self._dataset, index=keys.index_bytes)
         torch.manual_seed(self._seed)
         network = build(architecture, index=cross_index(keys))
         if layout.placement is None:

@@ -23,8 +23,8 @@ The logit of a gate is then
     g_v = clip((evidence(v) - price) / max(price, 1), -1, 1),      opened and closed by sigmoid(temperature * g_v).
 
 S and H are sums over a sliding window of about an epoch (exponential decay), so that evidence gathered by unlearned
-weights is forgotten. A feature that no batch holds only decays, by a power of the steps it missed: it is brought up
-to date when a batch reads it next, and a step costs what the batch holds.
+weights is forgotten. A feature that no batch holds only decays, as all others do, by a factor that is left out of the
+sums; its gate is brought up to date when a batch reads it next, and a step costs what the batch holds.
 
 NOTE[DIFF] Lyu et al. (2023) move g_v by Adam along dL/dg_v + lambda * d(sum of gates)/dg_v. That gradient vanishes
 wherever weights have converged, since shrinking a gate and growing its embedding cancel; Adam rescales lambda until
@@ -36,7 +36,7 @@ derivative, and the price is in nats. Gate, temperature, joint training, hardeni
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,7 @@ from ctr.network.gates import START, SoftGate
 from ctr.network.network import Network
 from ctr.training.checkpoint import load_checkpoint, save_checkpoint
 
+_LEAST_DECAY = 1e-9  # that is left out of the sums: far from where float32 ends
 _STRETCH = 1 << 20  # rows brought up to date at a time, where all are
 
 
@@ -115,9 +116,10 @@ class EvidenceGates:
         reached = math.ceil(rewind_epoch * schedule.steps_per_epoch - 1e-9)
         self.rewind_step = min(reached, schedule.steps - 1)
         device, rows = network.device, len(network.gate.logits)
-        self.sums = torch.zeros(rows, 2, device=device)  # S and H of each table row
-        self.read = torch.zeros(rows, dtype=torch.int32, device=device)  # step at which they were up to date
-        self.step = 0
+        # S and H of each table row. What is added grows from step to step instead of all else decaying, so that nothing
+        # has to be brought up to date: `_decay` turns them into sums of today.
+        self._sums = torch.zeros(rows, 2, device=device)
+        self.step = self._based = 0
         self.values = values.to(device)
         ruled = torch.zeros(rows, dtype=torch.int8)  # 1 always open, -1 never
         for features, logit in ((always, 1), (never, -1)):
@@ -143,6 +145,8 @@ class EvidenceGates:
         self.gate.temperature.fill_(self.schedule.temperature(progress))
         self._inputs, self._labels, self._weights, self._read = inputs, labels, weights, []
         self.step += 1
+        if self._decay < _LEAST_DECAY:
+            self._rebase()
         for ids in (inputs.ids, inputs.list_ids):
             if ids.numel():
                 self._refresh(self.gate.gates(ids).flatten())
@@ -179,19 +183,26 @@ class EvidenceGates:
             "temperature": float(self.gate.temperature),
         }
 
+    @property
+    def sums(self) -> Tensor:
+        """S and H of each table row, (rows, 2), over the window."""
+        self._rebase()
+        return self._sums
+
     def state_dict(self) -> dict[str, Any]:
-        """Sums and clocks."""
-        return {"sums": self.sums, "read": self.read, "step": self.step}
+        """Sums and clock."""
+        return {"sums": self.sums, "step": self.step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up what `state_dict` gave."""
-        self.sums, self.read, self.step = state["sums"], state["read"], state["step"]
+        self._sums, self.step = state["sums"], state["step"]
+        self._based = self.step
 
     def scores(self) -> Tensor:
         """(V,) evidence of every feature, by global id, in nats."""
-        self._refresh_all()
+        sums = self.sums
         # What is left of the credit is no evidence.
-        return evidence_of(self.sums[:, 0], self.sums[:, 1])[1:].cpu()
+        return evidence_of(sums[:, 0], sums[:, 1])[1:].cpu()
 
     def rewound(self) -> dict[str, Any]:
         """The weights that retraining starts from."""
@@ -214,8 +225,8 @@ class EvidenceGates:
 
     def _keep_gated(self, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
         if torch.is_grad_enabled():
-            output.retain_grad()
-            self._read.append(_Gated(self._vectors, self._factors, output))
+            self._read.append(_Gated(self._vectors, self._factors))
+            output.register_hook(self._read[-1].keep_gradient)  # type: ignore[no-untyped-call]
 
     def _keep_logits(self, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
         self._logits = output.detach()
@@ -225,15 +236,22 @@ class EvidenceGates:
         credit = (1.0 + START / self.rate) * self.price * math.exp(-self.step / self.schedule.window)
         return evidence_of(sums[:, 0], sums[:, 1]) + credit
 
+    @property
+    def _decay(self) -> float:
+        return float((1.0 - 1.0 / self.schedule.window) ** (self.step - self._based))
+
+    def _rebase(self) -> None:
+        """Make the sums those of today: a pass over all of them, at looks and every twenty windows."""
+        if self.step > self._based:
+            self._sums.mul_(self._decay)
+            self._based = self.step
+
     @torch.no_grad()
     def _refresh(self, rows: Tensor) -> None:
-        """Decay the sums of table rows (duplicates allowed) for the steps they missed, and set their gates."""
-        missed = (self.step - self.read.index_select(0, rows)).to(self.sums.dtype).unsqueeze(1)
-        pairs = torch.view_as_complex(self.sums)  # what is moved as one number is moved in half the time
-        found = pairs.index_select(0, rows)
-        sums = torch.view_as_real(found).mul_(torch.pow(1.0 - 1.0 / self.schedule.window, missed))
-        pairs.index_copy_(0, rows, found)
-        self.read.index_fill_(0, rows, self.step)
+        """Set the gates of table rows (duplicates allowed)."""
+        # What is read as one number is read in half the time.
+        found = torch.view_as_complex(self._sums).index_select(0, rows)
+        sums = torch.view_as_real(found).mul_(self._decay)
         logits = (self._evidence(sums) - self.price) * (self.rate / max(self.price, 1.0))
         logits = logits.clamp(-1.0, 1.0)
         if self._rules:
@@ -243,9 +261,9 @@ class EvidenceGates:
 
     def _refresh_all(self) -> None:
         """Stretch by stretch: what is computed on the way would be several times the gates."""
-        for start in range(0, len(self.read), _STRETCH):
-            end = min(start + _STRETCH, len(self.read))
-            self._refresh(torch.arange(start, end, device=self.read.device))
+        rows = len(self._sums)
+        for start in range(0, rows, _STRETCH):
+            self._refresh(torch.arange(start, min(start + _STRETCH, rows), device=self._sums.device))
 
     def _add(self, ids: Tensor, read: "_Gated", means: Tensor, residual: Tensor, weight: Tensor) -> None:
         """Add slope and curvature, at gate 1, of each occurrence.
@@ -256,27 +274,33 @@ class EvidenceGates:
             means: of the vectors of the field; it, residual and weight stretch to the shape of vectors or `ids`.
             residual, weight: p - y and p (1 - p), times the weight of the row where rows have one.
         """
-        assert read.gated.grad is not None
+        assert read.gradient is not None
         # The loss is a mean over the batch: times its size, the slope of one row's (weighted) loss is (p - y) c.
-        slope = read.vectors.sub_(means).mul_(read.gated.grad).sum(-1).mul_(len(self._labels))
+        slope = read.vectors.sub_(means).mul_(read.gradient).sum(-1).mul_(len(self._labels))
         contribution = slope / torch.where(residual == 0, 1.0, residual)
         curvature = contribution.square() * weight
         slope_at_one = slope + curvature * (1.0 - read.factors.squeeze(-1))
-        scale = self.schedule.steps_per_epoch / self.schedule.window
+        scale = self.schedule.steps_per_epoch / self.schedule.window / self._decay
         new = torch.complex(slope_at_one, curvature).flatten()
-        pairs = torch.view_as_complex(self.sums)
+        pairs = torch.view_as_complex(self._sums)
         pairs.index_add_(0, self.gate.gates(ids).flatten(), new, alpha=scale)
 
 
-class _Gated(NamedTuple):
-    """What went into a gate and came out of it, for each occurrence (...) of a feature.
+@dataclass
+class _Gated:
+    """What a gate was given, and the gradient of what it made of it, for each occurrence (...) of a feature.
 
-    vectors: (..., W), times the number of a scaled field. factors: (..., 1). gated: (..., W), with its gradient.
+    vectors: (..., W), times the number of a scaled field. factors: (..., 1). gradient: (..., W), after the backward
+        pass.
     """
 
     vectors: Tensor
     factors: Tensor
-    gated: Tensor
+    gradient: Tensor | None = None
+
+    def keep_gradient(self, gradient: Tensor) -> None:
+        """A hook of the gated vectors; their own `grad` would be a copy."""
+        self.gradient = gradient
 
 
 def _mean(vectors: Tensor, weights: Tensor | None) -> Tensor:

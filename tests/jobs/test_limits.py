@@ -1,9 +1,14 @@
 """How much memory the tables of a network take in training, against what training really keeps."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from ctr.jobs.limits import training_bytes
+from ctr.config import Config
+from ctr.errors import ConfigError
+from ctr.jobs import limits
+from ctr.jobs.limits import batch_bytes, require_memory, training_bytes
 from ctr.network.crosses import PairLayout
 from ctr.network.gates import SoftGate
 from ctr.network.hashed_tables import COMPOSITIONS
@@ -20,8 +25,8 @@ def test_a_table_counts_its_weights_four_times_and_eight_bytes_for_each_row():
 
 def test_gates_count_where_they_are_more_than_the_best_weights():
     architecture = Architecture(rows=101, fields=3, dim=4)
-    assert training_bytes(architecture, gates=118) == training_bytes(architecture)
-    assert training_bytes(architecture, gates=119) == 3 * (101 * 5 * 4) + 101 * 8 + 119 * 17
+    assert training_bytes(architecture, gates=155) == training_bytes(architecture)
+    assert training_bytes(architecture, gates=156) == 3 * (101 * 5 * 4) + 101 * 8 + 156 * 13
 
 
 def test_crosses_and_factors_count_and_a_search_of_them_keeps_no_best_weights():
@@ -60,7 +65,7 @@ def test_it_is_what_the_gates_of_a_search_keep(tmp_path):
         rewind_epoch=0,
         folder=tmp_path,
     )
-    kept = [network.gate.logits, gates.sums, gates.read, gates._ruled]
+    kept = [network.gate.logits, gates.sums, gates._ruled]
     without, found = (training_bytes(Architecture(rows=1, fields=2, dim=4), gates=n) for n in (1000, 1020))
     assert found - without == sum(tensor.nbytes for tensor in kept)
 
@@ -70,3 +75,23 @@ def test_tables_of_any_size_are_counted_without_building_them_and_large_ones_hav
     most = BEST_IN_MEMORY // (17 * 4)
     held, beyond = (training_bytes(Architecture(rows=most + more, fields=2, dim=16)) for more in (0, 1))
     assert held - beyond == most * 17 * 4 - (3 * 17 * 4 + 8)
+
+
+def test_the_vectors_of_a_batch_count_and_are_what_to_lower_where_tables_alone_fit(monkeypatch):
+    config = Config(name="log", data={"schema": "schema.toml", "input": "log.csv"})
+    architecture = Architecture(rows=101, fields=3, dim=1000)
+    dataset = SimpleNamespace(
+        manifest={"rows": {"train": 50}}, features=100
+    )  # fewer rows than a usual batch has
+    assert batch_bytes(architecture, 50) == 8 * 50 * 3 * 1001 * 4
+    needed = training_bytes(architecture) + batch_bytes(architecture, 50)
+    monkeypatch.setattr(limits, "free_memory", lambda device: needed)
+    require_memory(config, architecture, torch.device("cpu"), dataset)
+    monkeypatch.setattr(limits, "free_memory", lambda device: needed - 1)
+    with pytest.raises(
+        ConfigError, match=r"^training.batch_size = 50: .* smaller batch, or a smaller embedding.dim$"
+    ):
+        require_memory(config, architecture, torch.device("cpu"), dataset)
+    monkeypatch.setattr(limits, "free_memory", lambda device: 1)
+    with pytest.raises(ConfigError, match=r'rows for 100 features .* use embedding.kind = "unified"'):
+        require_memory(config, architecture, torch.device("cpu"), dataset)
