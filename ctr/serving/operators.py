@@ -280,6 +280,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "aten.new_full.default": lambda emit, out, like, sizes, value, **_: _filled(emit, out, sizes, value),
     "aten.new_zeros.default": lambda emit, out, like, sizes, **_: _filled(emit, out, sizes, 0.0),
     "aten.relu.default": _unary("Relu"),
+    "aten.relu_.default": _unary("Relu"),  # written over what nobody reads again
     "aten.remainder.Scalar": _binary("Mod"),
     "aten.scatter_reduce.two": _scatter_largest,
     "aten.select.int": _selected,
