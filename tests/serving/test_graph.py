@@ -139,8 +139,8 @@ def test_networks_of_one_architecture_share_a_graph_whatever_their_rows():
 
 
 def test_an_operator_that_has_no_line_is_named(monkeypatch):
-    monkeypatch.delitem(operators.OPERATORS, "aten.relu.default")
-    with pytest.raises(CtrError, match=r'the network uses "aten\.relu\.default"'):
+    monkeypatch.delitem(operators.OPERATORS, "aten.relu_.default")
+    with pytest.raises(CtrError, match=r'the network uses "aten\.relu_\.default"'):
         network_graph(
             Architecture(rows=9, fields=2, hidden=(17,)), [GraphInput("ids", torch.int64, "B", (2,))]
         )
