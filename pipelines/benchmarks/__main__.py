@@ -52,7 +52,7 @@ PARTS = {
     "latency": Part(
         "requests to a bundle of kept features and to one of all: times, loading, memory", latency.measure
     ),
-    "peers": Part("FuxiCTR beside us, at 1 and 10 million features", peers.measure),
+    "peers": Part("FuxiCTR at 1 and 10 million features, and LightGBM, beside us", peers.measure),
     "profile": Part("where a step's time goes, on one thread", step_profile.measure, usual=False),
     "epochs": Part(
         "epochs of the main job: looks at valid, and a search with its retraining, beside plain ones",
@@ -89,7 +89,9 @@ def main(arguments: Sequence[str] | None = None, setting: Setting | None = None)
     if unknown := set(given.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     if "peers" in given.parts and not peers.importable():
-        parser.error('peers: FuxiCTR is not installed; `pip install -c constraints.txt -e ".[peers]"`')
+        parser.error(
+            'peers: neither FuxiCTR nor LightGBM is installed; `pip install -c constraints.txt -e ".[peers]"`'
+        )
     if given.out and not given.out.absolute().parent.is_dir():
         parser.error(f'--out: there is no folder "{given.out.absolute().parent}"')
     try:
@@ -140,7 +142,7 @@ def _measured(names: Sequence[str], setting: Setting) -> dict[str, float]:
     """What the named parts give, in the order of `PARTS`."""
     results: dict[str, float] = {}
     for name, part in PARTS.items():
-        usual = part.usual and (name != "peers" or peers.importable())
+        usual = part.usual and (name != "peers" or bool(peers.importable()))
         if name in names or (usual and not names):
             print(f"{name}: {part.about}", flush=True)
             results |= part.measure(setting)

@@ -1,9 +1,13 @@
-"""How fast we train and score beside FuxiCTR, on the same ids, with the same DeepFM, one step of each in turns.
+"""How fast we train and score beside FuxiCTR and LightGBM, where they are installed.
 
-FuxiCTR (https://github.com/reczoo/FuxiCTR, measured with 2.3.10) is no dependency; where it cannot be imported this
-part is left out. Its models are not part of its package, so its DeepFM is put together here from its own layers as its
-`model_zoo/DeepFM` does; optimizer (dense Adam), training step (with its clipping of gradients) and the loop that
-predicts are its `BaseModel`'s. Both get ready-made batches: FuxiCTR the dict of columns that its loaders give.
+FuxiCTR (https://github.com/reczoo/FuxiCTR, measured with 2.3.10) has the same ids and the same DeepFM, one step of each
+in turns. It is no dependency, and its models are not part of its package, so its DeepFM is put together here from its
+own layers as its `model_zoo/DeepFM` does; optimizer (dense Adam), training step (with its clipping of gradients) and
+the loop that predicts are its `BaseModel`'s. Both get ready-made batches: FuxiCTR the dict of columns that its loaders
+give.
+
+LightGBM boosts trees over the same ids as categories: a whole training, binning included, beside one epoch of ours over
+the same rows. The two learn different things; what each is worth is for `pipelines.benchmarks.quality` to say.
 """
 
 import importlib.util
@@ -30,22 +34,51 @@ from pipelines.benchmarks.steps import (
 )
 
 Columns = dict[str, torch.Tensor]
+_TREES = 100  # LightGBM's usual number
 
 
-def importable() -> bool:
-    """Whether FuxiCTR is there."""
-    return importlib.util.find_spec("fuxictr") is not None
+def importable() -> list[str]:
+    """Those that are there."""
+    return [name for name in ("fuxictr", "lightgbm") if importlib.util.find_spec(name) is not None]
 
 
 def measure(setting: Setting) -> dict[str, float]:
-    """Our rows per second over FuxiCTR's; nothing where FuxiCTR is not installed.
+    """Our rows per second over a peer's; nothing of one that is not installed.
 
     Returns:
         train_over_fuxictr_1m and _10m (of training steps), fuxictr_rows_per_second_1m and _10m (of its own),
-        score_over_fuxictr_1m (from ids to probabilities in float64).
+        score_over_fuxictr_1m (from ids to probabilities in float64); lightgbm_rows_per_second_1m (rows over the time of
+        a training), epoch_over_lightgbm_1m (an epoch's rows per second of ours over that).
     """
-    if not importable():
-        return {}
+    there = importable()
+    results = _beside_fuxictr(setting) if "fuxictr" in there else {}
+    return results | (_beside_lightgbm(setting) if "lightgbm" in there else {})
+
+
+def _beside_lightgbm(setting: Setting) -> dict[str, float]:
+    import lightgbm
+
+    batches = list(random_batches(setting.million, DRAWN, setting.batch))
+    ids = torch.cat([inputs.ids for inputs, _ in batches]).numpy()
+    labels = torch.cat([labels for _, labels in batches]).numpy()
+    step = training_step(deepfm(setting.million, setting))
+
+    def epoch(number: int) -> None:
+        for batch in batches:
+            step(*batch)
+
+    def boosting(number: int) -> None:
+        rows = lightgbm.Dataset(ids - ids.min(axis=0), labels, categorical_feature=list(range(FIELDS)))
+        lightgbm.train({"objective": "binary", "num_leaves": 31, "verbosity": -1}, rows, _TREES)
+
+    seconds = seconds_in_turns({"ours": epoch, "theirs": boosting}, max(1, setting.steps // 4))
+    return {
+        "lightgbm_rows_per_second_1m": len(labels) / seconds["theirs"],
+        "epoch_over_lightgbm_1m": seconds["theirs"] / seconds["ours"],
+    }
+
+
+def _beside_fuxictr(setting: Setting) -> dict[str, float]:
     results = _beside(setting.million, "1m", setting, scoring=True)
     # FuxiCTR's Adam is dense: weights, their gradients and two moments, of every feature.
     needed = 10 * setting.million * (BYTES_OF_A_FEATURE + 4 * 4 * (DIM + 1))

@@ -120,14 +120,18 @@ KEYS = {
     },
     "training_33m": {"train_rows_per_second_33m", "train_33m_over_1m"},
     "search_10m": {"search_over_plain_10m"},
-    "peers": {
+}
+KEYS_OF_PEERS = {
+    "fuxictr": {
         "fuxictr_rows_per_second_1m",
         "fuxictr_rows_per_second_10m",
         "train_over_fuxictr_1m",
         "train_over_fuxictr_10m",
         "score_over_fuxictr_1m",
     },
+    "lightgbm": {"lightgbm_rows_per_second_1m", "epoch_over_lightgbm_1m"},
 }
+KEYS["peers"] = {key for name in peers.importable() for key in KEYS_OF_PEERS[name]}
 
 
 @pytest.fixture(autouse=True)
@@ -150,7 +154,7 @@ LONG = {"ingest", "latency", "scoring"}  # that start several processes
 )
 def test_every_part_runs_by_name_and_gives_its_keys(part, tmp_path, capsys):
     if part == "peers" and not peers.importable():
-        pytest.skip("FuxiCTR is not installed")
+        pytest.skip("no peer is installed")
     main([part, "--out", str(tmp_path / "bench.json")], TINY)
     assert capsys.readouterr().out.startswith(f"{part}: {PARTS[part].about}\n")
     results = json.loads((tmp_path / "bench.json").read_text())
@@ -164,14 +168,14 @@ def test_without_a_name_the_usual_parts_run_and_missing_peers_are_left_out_in_si
         monkeypatch.setitem(
             PARTS, name, part._replace(measure=lambda setting, name=name: ran.append(name) or {})
         )
-    monkeypatch.setattr(peers, "importable", lambda: False)
+    monkeypatch.setattr(peers, "importable", list)
     main([], TINY)
     assert ran == ["ingest", "feeding", "training", "search", "evaluation", "scoring", "latency"]
     assert "uxi" not in capsys.readouterr().out
 
 
 def test_missing_peers_asked_for_by_name_are_refused_with_how_to_get_them(monkeypatch, capsys):
-    monkeypatch.setattr(peers, "importable", lambda: False)
+    monkeypatch.setattr(peers, "importable", list)
     with pytest.raises(SystemExit) as refused:
         main(["peers"], TINY)
     assert refused.value.code == 2
