@@ -14,15 +14,16 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from ctr.dataset.encoding import FieldEncoder, coded, listed
+from ctr.dataset.dictionaries import Codes, Dictionaries, Kind
+from ctr.dataset.encoding import FieldEncoder, listed
 from ctr.dataset.field_cells import served
 from ctr.dataset.field_spec import FieldSpec
 from ctr.dataset.partial_counts import Counted, PartialCounts
 from ctr.dataset.scratch import Arrays
 from ctr.dataset.split_keys import mixed
 from ctr.dataset.train_statistics import Floats, Statistics
-from ctr.dataset.transforms import Scale, log_square, quantile_bin, quantile_edges, scale_of
-from ctr.dataset.vocabulary import merged, scaled_vocabulary, vocabulary
+from ctr.dataset.transforms import Scale, quantile_bin, quantile_edges, scale_of
+from ctr.dataset.vocabulary import FIRST_VALUE, MISSING, UNKNOWN, merged, scaled_vocabulary, vocabulary
 
 SAMPLE_ROWS = 1_000_000
 _SAMPLE_SEED = 0x5EED
@@ -44,12 +45,9 @@ class FieldCounts:
         self.edges: list[float] | None = None
         self._sample: list[npt.NDArray[np.float64]] = []
         self._folder = folder
-        self._dictionaries = Arrays(
-            folder / "values", pa.int64() if spec.kind == "numeric" else pa.large_string()
-        )
+        self._dictionaries = Dictionaries(folder, spec.kind == "numeric")
         self._counts = Arrays(folder / "counts", pa.int64())
         self._weighted = Arrays(folder / "weighted", pa.float64())
-        self._sizes: list[int] = []
         # Per file what is gathered of its numbers, and its chunks in the order in which they were counted.
         self._gathered: dict[int, Statistics] = {}
         self._chunks: dict[int, list[int]] = {}
@@ -79,17 +77,14 @@ class FieldCounts:
             return values
         if self.spec.kind == "list":
             array = values.rechunk().to_arrow()
-            codes, distinct = coded(pl.Series("item", array.flatten(), dtype=pl.String))
+            codes = self._dictionaries.code(pl.Series("item", array.flatten(), dtype=pl.String))
             offsets = np.concatenate(([0], np.cumsum(array.value_lengths().fill_null(0).to_numpy())))
-            result = pl.Series(
+            return pl.Series(
                 self.spec.name, pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(codes))
             )
-        else:
-            codes, distinct = coded(log_square(values) if self.spec.kind == "numeric" else values)
-            result = pl.Series(self.spec.name, codes)
-        self._dictionaries.append(distinct.rechunk().to_arrow())
-        self._sizes.append(len(distinct))
-        return result
+        if self.spec.kind == "numeric":
+            return pl.Series(self.spec.name, self._dictionaries.code_log_squares(values))
+        return pl.Series(self.spec.name, self._dictionaries.code(values))
 
     def sampled(self, values: pl.Series, rows: npt.NDArray[np.int64], train: Bools, train_rows: int) -> None:
         """Take train rows of a quantile field into the sample: all, or a seeded share of them."""
@@ -124,19 +119,18 @@ class FieldCounts:
         if self.measured:
             statistics.add(self._sizes_of(coded_values.filter(pl.Series(train))), weights)
         elif self.edges is not None:
-            codes, distinct = coded(quantile_bin(coded_values, self.edges))
-            self._dictionaries.append(distinct.rechunk().to_arrow())
-            self._tally(codes[train], len(distinct), weights)
+            codes = self._dictionaries.code(quantile_bin(coded_values, self.edges))
+            self._tally(codes[train], self._dictionaries.sizes[-1], weights)
         elif self.spec.kind == "list":
             array = coded_values.filter(pl.Series(train)).rechunk().to_arrow()
             lengths = array.value_lengths().to_numpy()
             each = None if weights is None else np.repeat(weights, lengths)
-            self._tally(array.flatten().to_numpy(), self._sizes[chunk], each)
+            self._tally(array.flatten().to_numpy(), self._dictionaries.sizes[chunk], each)
             statistics.missing += int((lengths == 0).sum())
             if weights is not None:
                 statistics.missing_weight += float(weights[lengths == 0].sum())
         else:
-            self._tally(coded_values.to_numpy()[train], self._sizes[chunk], weights)
+            self._tally(coded_values.to_numpy()[train], self._dictionaries.sizes[chunk], weights)
 
     def _sizes_of(self, values: pl.Series) -> Floats:
         """The numbers to gather statistics of, NaN where missing: of vectors their root mean square."""
@@ -148,7 +142,7 @@ class FieldCounts:
         found[present] = np.sqrt((numbers**2).mean(axis=1)) if len(numbers) else 0.0
         return found
 
-    def _tally(self, codes: npt.NDArray[np.int32], size: int, weights: Floats | None) -> None:
+    def _tally(self, codes: Codes, size: int, weights: Floats | None) -> None:
         self._counts.append(np.bincount(codes, minlength=size))
         if weights is not None:
             self._weighted.append(np.bincount(codes, weights=weights, minlength=size))
@@ -162,7 +156,8 @@ class FieldCounts:
         """The counts of one file, after `close`."""
         if self.measured:
             return Counted(self.spec.name, None, self._gathered[file])
-        return Counted(self.spec.name, merged(self._counted([file])), self._gathered[file])
+        counts = merged(self._counted([file], self._dictionaries.kind))
+        return Counted(self.spec.name, self._as_text(counts), self._gathered[file])
 
     def decide(self, partials: Sequence[PartialCounts] = ()) -> pl.DataFrame:
         """The vocabulary, also of the fields that share it; afterwards `encode` works, theirs as well.
@@ -185,19 +180,21 @@ class FieldCounts:
                 statistics.high,
             )
         else:
-            counts = merged(frame for member in members for frame in member._all_counts(partials))
+            kinds = {member._dictionaries.kind for member in members}
+            # What is of two kinds, or from other runs, meets as text.
+            kind = kinds.pop() if len(kinds) == 1 and not (self.addable and partials) else "text"
+            counts = merged(frame for member in members for frame in member._all_counts(partials, kind))
+            counts = counts if kind == "text" else self._as_text(counts)
             own = vocabulary(spec.name, counts, spec.min_count)
             self._distinct = counts["value"].drop_nulls().len()
         self.constant = self._constancy(own)
-        self._encoder = FieldEncoder(spec, own, self.scale, self.edges)
+        if self._numbers or spec.role == "bias":
+            self._encoder = FieldEncoder(spec, own, self.scale, self.edges)
         if spec.role == "bias":
             self.serve = self._served()
         if not self._numbers:
             for member in members:
-                member._map_dictionaries(
-                    FieldEncoder(member.spec, own) if member is not self else self._encoder
-                )
-            del self._encoder  # the field's values leave memory; ids stay on disk
+                member._map_dictionaries(own, spec.kind == "numeric")
         return own
 
     def _served(self) -> dict[str, Any]:
@@ -225,30 +222,47 @@ class FieldCounts:
             return reduce(Statistics.plus, (each.statistics(self.spec.name) for each in partials))
         return reduce(Statistics.plus, self._gathered.values(), Statistics())
 
-    def _all_counts(self, partials: Sequence[PartialCounts]) -> Iterator[pl.DataFrame]:
+    def _all_counts(self, partials: Sequence[PartialCounts], kind: Kind) -> Iterator[pl.DataFrame]:
         if self.addable and partials:
             return (each.counts(self.spec.name) for each in partials)
-        return self._counted(self._chunks)
+        return self._counted(self._chunks, kind)
 
-    def _counted(self, files: Iterable[int]) -> Iterator[pl.DataFrame]:
-        """The counts of each chunk of some files."""
+    def _as_text(self, counts: pl.DataFrame) -> pl.DataFrame:
+        return counts.with_columns(self._dictionaries.texts(counts["value"]).alias("value"))
+
+    def _counted(self, files: Iterable[int], kind: Kind) -> Iterator[pl.DataFrame]:
+        """The counts of each chunk of some files, of values as text or as they are."""
         for file in files:
             places = [self._places[chunk] for chunk in self._chunks[file]]
             # Bins have their dictionaries from counting, everything else from coding.
             dictionaries = self._dictionaries.read(places if self.edges is not None else self._chunks[file])
+            if kind == "text":
+                dictionaries = map(self._dictionaries.texts, dictionaries)
             heavy = self._weighted.read(places)
             for values, counts in zip(dictionaries, self._counts.read(places), strict=True):
-                yield _frame(pl.Series(values).cast(pl.String), pl.Series(counts), next(heavy, None))
+                yield _frame(values, pl.Series(counts), next(heavy, None))
             if self.spec.kind == "list":
                 found, weighted = self._gathered[file], self._weighted.there
                 missing = [found.missing_weight] if weighted else None
-                yield _frame(pl.Series([None], dtype=pl.String), pl.Series([found.missing]), missing)
+                none = pl.Series([None], dtype=pl.String if kind == "text" else pl.Int64)
+                yield _frame(none, pl.Series([found.missing]), missing)
 
-    def _map_dictionaries(self, encoder: FieldEncoder) -> None:
-        """Look up each chunk's distinct values once, so that encoding is a gather."""
-        ids = Arrays(self._folder / "ids", pa.int32())
-        for values in self._dictionaries.read():
-            ids.append(encoder.look_up(pl.Series(values).cast(pl.String)))
+    def _map_dictionaries(self, own: pl.DataFrame, numeric: bool) -> None:
+        """Look up each chunk's distinct values once, so that encoding is a gather.
+
+        Args:
+            own: the vocabulary. numeric: whether its values are numbers.
+        """
+        dictionaries, ids = self._dictionaries, Arrays(self._folder / "ids", pa.int32())
+        if dictionaries.kind == "text" or dictionaries.numeric != numeric:
+            encoder = FieldEncoder(self.spec, own)
+            for texts in map(dictionaries.texts, dictionaries.read()):
+                ids.append(encoder.look_up(texts))
+        else:
+            there = own.tail(-FIRST_VALUE)
+            index = dictionaries.index(there["value"], there["id"].to_numpy())
+            for numbers in dictionaries.read():
+                ids.append(index.look_up(numbers, UNKNOWN, MISSING))
         ids.close()
         self._dictionaries.delete()
         self._ids = ids.read()

@@ -20,6 +20,7 @@ from ctr.errors import DataError
 
 BLOCK_BYTES = 32 << 20
 _LONGEST_RECORD = 1 << 20
+_PIECE = 1 << 17
 _NEWLINE, _RETURN = 10, 13
 
 Bytes = npt.NDArray[np.uint8]
@@ -64,7 +65,12 @@ def records(data: bytes, dialect: Dialect) -> Records:
 
 def count(data: bytes, byte: bytes) -> int:
     """`data.count(byte)`, faster where the byte is frequent."""
-    return int(np.count_nonzero(np.frombuffer(data, np.uint8) == byte[0]))
+    bytes_ = np.frombuffer(data, np.uint8)
+    # In pieces that stay in the processor's cache, so that no memory of the size of `data` is touched.
+    return sum(
+        int(np.count_nonzero(bytes_[start : start + _PIECE] == byte[0]))
+        for start in range(0, len(bytes_), _PIECE)
+    )
 
 
 def blocks(stream: ByteStream, dialect: Dialect, name: str, size: int = BLOCK_BYTES) -> Iterator[Block]:

@@ -18,8 +18,8 @@ class Chunks:
         self._folder, self._count = folder, 0
 
     def append(self, frame: pl.DataFrame) -> None:
-        """Write a frame."""
-        frame.write_ipc(self._path(self._count), compression="lz4")
+        """Write a frame; codes are as narrow as they can be, and not compressed: that would cost more than it saves."""
+        frame.write_ipc(self._path(self._count), compression="uncompressed")
         self._count += 1
 
     def __len__(self) -> int:

@@ -1,0 +1,87 @@
+"""Dictionaries of chunks: whatever form values are kept in, they come back as they were."""
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ctr.dataset import short_texts
+from ctr.dataset.counting import FieldCounts
+from ctr.dataset.dictionaries import Dictionaries
+from ctr.dataset.field_spec import FieldSpec
+from ctr.dataset.short_texts import packed, unpacked
+
+SHORT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8).filter(
+    lambda text: len(text.encode()) <= 8
+)
+
+
+def texts(*values):
+    return pl.Series("value", values, dtype=pl.String)
+
+
+@given(st.lists(st.none() | SHORT, max_size=40))
+def test_short_texts_are_their_numbers(values):
+    numbers = packed(texts(*values))
+    assert unpacked(pl.Series("value", numbers, dtype=pl.Int64)).to_list() == values
+    assert len(set(numbers.to_pylist())) == len(set(values))
+
+
+def test_texts_that_differ_in_zeros_or_length_alone_have_different_numbers():
+    values = ["", "\0", "\0\0", "a", "a\0", "a" * 7, "a" * 7 + "\0", "a" * 8, "\0" * 7, "\0" * 8, "é" * 4]
+    assert len(set(packed(texts(*values)).to_pylist())) == len(values)
+
+
+def test_a_slice_of_a_column_has_the_numbers_of_its_own_rows(monkeypatch):
+    monkeypatch.setattr(short_texts, "_SLICE", 3)
+    values = ["a", None, "bb", "ccc", "dddddddd", None, "é"]
+    for start in range(len(values)):
+        part = texts(*values)[start:]
+        assert unpacked(pl.Series(packed(part))).to_list() == values[start:]
+
+
+@pytest.mark.parametrize("long", ["é" * 4 + "x", "a" * 9, "a" * 13])
+def test_a_long_text_has_no_number(long):
+    assert packed(texts("a", long)) is None
+
+
+def test_chunks_of_short_and_long_texts_are_read_as_texts(tmp_path):
+    found = Dictionaries(tmp_path, numeric=False)
+    chunks = [["b", None, "b"], ["a", "long enough to be long"], [None, "c"], ["longer than eight", "b"]]
+    coded = [found.code(texts(*chunk)) for chunk in chunks]
+    found.close()
+    assert found.kind == "text"
+    for order in (None, [3, 0, 2]):
+        for place, values in zip(order or range(4), found.read(order), strict=True):
+            assert [values[int(code)] for code in coded[place]] == chunks[place]
+
+
+def test_codes_are_as_narrow_as_they_can_be(tmp_path):
+    found = Dictionaries(tmp_path, numeric=True)
+    for size, dtype in ((255, np.uint8), (1000, np.uint16), (70_000, np.uint32)):
+        values = pl.Series(np.arange(size))
+        codes = found.code(values)
+        assert codes.dtype == dtype
+        assert np.array_equal(codes, np.arange(size))
+
+
+@pytest.mark.parametrize("last", ["y", "a value of more than eight bytes"])
+def test_one_long_value_changes_no_other_value_or_id(tmp_path, last):
+    chunks = [["x", "y", None, "x"], ["z", "only in valid", last, "x"], ["y", None, "z", "z"]]
+    train = np.array([True, True, True, True]), np.array([True, False, True, True]), np.ones(4, np.bool_)
+    field = FieldCounts(FieldSpec(name="f"), tmp_path)
+    coded = [field.code(texts(*chunk).alias("f")) for chunk in chunks]
+    for number, (codes, chosen) in enumerate(zip(coded, train, strict=True)):
+        field.count(codes, chosen, 0, number, None)
+    field.close()
+    own = field.decide()
+    counted = pl.Series(
+        [v for c, t in zip(chunks, train, strict=True) for v, k in zip(c, t, strict=True) if k]
+    )
+    expected = counted.drop_nulls().value_counts().sort(["count", ""], descending=[True, False])
+    assert own["value"][2:].to_list() == expected[""].to_list()
+    assert own["count"][2:].to_list() == expected["count"].to_list()
+    ids = {None: 1, **dict(zip(own["value"][2:], own["id"][2:], strict=True))}
+    for chunk, codes in zip(chunks, coded, strict=True):
+        assert field.encode(codes)[0].to_list() == [ids.get(value, 0) for value in chunk]
