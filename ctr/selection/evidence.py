@@ -145,8 +145,9 @@ class EvidenceGates:
         self.gate.temperature.fill_(self.schedule.temperature(progress))
         self._inputs, self._labels, self._weights, self._read = inputs, labels, weights, []
         self.step += 1
-        if self._decay < _LEAST_DECAY:
-            self._rebase()
+        if self._decay < _LEAST_DECAY:  # a pass over all, every twenty windows
+            self._sums.mul_(self._decay)
+            self._based = self.step
         for ids in (inputs.ids, inputs.list_ids):
             if ids.numel():
                 self._refresh(self.gate.gates(ids).flatten())
@@ -186,17 +187,15 @@ class EvidenceGates:
     @property
     def sums(self) -> Tensor:
         """S and H of each table row, (rows, 2), over the window."""
-        self._rebase()
-        return self._sums
+        return self._sums * self._decay
 
     def state_dict(self) -> dict[str, Any]:
-        """Sums and clock."""
-        return {"sums": self.sums, "step": self.step}
+        """Sums and clocks, as they are: rounding must not depend on when somebody asks."""
+        return {"sums": self._sums, "step": self.step, "based": self._based}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up what `state_dict` gave."""
-        self._sums, self.step = state["sums"], state["step"]
-        self._based = self.step
+        self._sums, self.step, self._based = state["sums"], state["step"], state["based"]
 
     def scores(self) -> Tensor:
         """(V,) evidence of every feature, by global id, in nats."""
@@ -239,12 +238,6 @@ class EvidenceGates:
     @property
     def _decay(self) -> float:
         return float((1.0 - 1.0 / self.schedule.window) ** (self.step - self._based))
-
-    def _rebase(self) -> None:
-        """Make the sums those of today: a pass over all of them, at looks and every twenty windows."""
-        if self.step > self._based:
-            self._sums.mul_(self._decay)
-            self._based = self.step
 
     @torch.no_grad()
     def _refresh(self, rows: Tensor) -> None:
