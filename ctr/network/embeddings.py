@@ -60,7 +60,10 @@ class Lookup(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
         """(..., W) -> the sparse (rows, W)."""
         (ids,) = ctx.saved_tensors
-        values = (gradient * (ids > 0).unsqueeze(-1)).flatten(0, -2)  # (N, W)
+        # Whether row 0 was read at all is asked where that waits for nothing, and is cheaper than the zeros.
+        if ids.device.type != "cpu" or not bool(ids.all()):
+            gradient = gradient * (ids > 0).unsqueeze(-1)
+        values = gradient.flatten(0, -2)  # (N, W)
         found = torch.sparse_coo_tensor(
             ids.reshape(1, -1), values, ctx.shape, check_invariants=False, is_coalesced=False
         )
