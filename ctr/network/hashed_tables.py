@@ -149,9 +149,8 @@ class MultiHashTable(HashedTable):
         assert self.second is not None
         weights: Tensor = self.second(places[..., -1])  # (..., K)
         vectors = (weights.unsqueeze(-2) @ self.read(places[..., :-1])).squeeze(-2)  # (..., W)
-        return vectors.to(
-            weights.dtype
-        )  # also where matrices are multiplied as bfloat16: lists add vectors up
+        # Also where matrices are multiplied as bfloat16: lists add vectors up.
+        return vectors.to(weights.dtype)
 
 
 class QuotientRemainderTable(HashedTable):
