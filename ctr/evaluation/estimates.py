@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ctr.evaluation.intervals import Interval, quantile
-from ctr.evaluation.metrics import CLIP, Floats
+from ctr.evaluation.metrics import Floats, row_losses, ties
 
 Codes = npt.NDArray[np.int64]
 
@@ -63,12 +63,6 @@ class Metric(NamedTuple):
 
     value: Value
     influence: Influences
-
-
-def row_losses(labels: Floats, probabilities: Floats) -> Floats:
-    """Cross-entropy (B,) of each row in nats, clipped as in `ctr.evaluation.metrics.measure`."""
-    of_label = np.where(labels == 1.0, probabilities, 1.0 - probabilities)
-    return np.asarray(-np.log(np.clip(of_label, CLIP, 1.0 - CLIP)))
 
 
 def _logloss(totals: Totals) -> float:
@@ -126,18 +120,7 @@ def ranked(labels: Floats, scores: Floats, mass: Floats) -> Ranking:
     A positive's influence is the share of negatives below it, less the AUC, over the mass of positives, times its own
     mass; a negative's likewise.
     """
-    order = np.argsort(scores, kind="stable")
-    ordered = scores[order]
-    first = np.empty(len(ordered), np.bool_)
-    first[:1] = True
-    np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
-    starts = np.flatnonzero(first)
-    distinct = ordered[starts]
-    del ordered, first  # each such array of ten million rows takes 80 MB
-    positive, weight = labels[order] == 1.0, mass[order]
-    positives = np.add.reduceat(weight * positive, starts)
-    negatives = np.add.reduceat(weight, starts)
-    negatives -= positives
+    order, starts, distinct, positives, negatives = ties(labels, scores, mass)
     clicks, others = positives.sum(), negatives.sum()
     if not (clicks > 0.0 and others > 0.0):
         return Ranking(float("nan"), np.full(len(scores), np.nan), distinct, positives, negatives)
@@ -150,11 +133,12 @@ def ranked(labels: Floats, scores: Floats, mass: Floats) -> Ranking:
     if len(distinct) < len(order):
         sizes = np.diff(starts, append=len(order))
         below, above = np.repeat(below, sizes), np.repeat(above, sizes)
-    weight *= np.where(positive, below, above)
+    influence = np.where(labels[order] == 1.0, below, above)
     del below, above
-    influence = np.empty(len(scores))
-    influence[order] = weight
-    return Ranking(auc, influence, distinct, positives, negatives)
+    influence *= mass[order]
+    found = np.empty(len(scores))
+    found[order] = influence
+    return Ranking(auc, found, distinct, positives, negatives)
 
 
 def _share_below(masses: Floats, total: float) -> Floats:

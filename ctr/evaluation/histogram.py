@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from ctr.evaluation.metrics import Floats
+from ctr.evaluation.metrics import Floats, area
 
 _MANTISSA = 14  # bits of it that tell bins apart
 _LOWEST = -32  # exponent of the smallest probability that has a bin of its own
@@ -51,9 +51,7 @@ class Histogram:
     @property
     def auc(self) -> float:
         """Pairs in one bin count one half. NaN where a class has no mass."""
-        below = np.cumsum(self.negatives) - self.negatives / 2.0
-        pairs = self.positives.sum() * self.negatives.sum()
-        return float(self.positives @ below / pairs) if pairs > 0.0 else float("nan")
+        return area(self.positives, self.negatives)
 
     @property
     def auc_error(self) -> float:

@@ -1,6 +1,7 @@
 """Quality and calibration of predicted click probabilities."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -34,10 +35,25 @@ class Metrics:
     positives: int
 
 
-def measure(labels: ArrayLike, probabilities: ArrayLike, weights: ArrayLike | None = None) -> Metrics:
-    """All metrics of `probabilities` (B,) against 0/1 `labels` (B,), computed in float64.
+class Ties(NamedTuple):
+    """Rows (B,) in T groups of one score each, ascending by it.
 
-    AUC and log loss are scikit-learn's; for the log loss, probabilities are clipped to [1e-15, 1 - 1e-15].
+    order: (B,) the rows, group by group. starts: (T,) where in `order` each group starts. scores: (T,) of each group.
+    positives, negatives: (T,) mass of both classes in it.
+    """
+
+    order: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    scores: Floats
+    positives: Floats
+    negatives: Floats
+
+
+def measure(labels: ArrayLike, probabilities: ArrayLike, weights: ArrayLike | None = None) -> Metrics:
+    """All metrics of `probabilities` (B,) against 0/1 `labels` (B,), computed in float64, from one sort.
+
+    AUC and log loss are those of scikit-learn's `roc_auc_score` and `log_loss`; for the log loss, probabilities are
+    clipped to [1e-15, 1 - 1e-15]. Training looks at valid some thirty times, where theirs take ten times as long.
 
     Args:
         labels: 0 or 1.
@@ -48,28 +64,54 @@ def measure(labels: ArrayLike, probabilities: ArrayLike, weights: ArrayLike | No
         DataError: lengths differ, a label is not 0 or 1, one class only, a probability is not in [0, 1], or a weight
             is negative, not finite, or 0 for all rows of a class.
     """
-    from sklearn.metrics import log_loss, roc_auc_score
-
     truth, predicted = checked(labels, probabilities, "probabilities")
     if predicted.min() < 0.0 or predicted.max() > 1.0:
         worst = predicted.min() if predicted.min() < 0.0 else predicted.max()
         raise DataError(f"probabilities: expected values from 0 to 1, found {worst:g}")
-    mass = None if weights is None else checked_weights(truth, weights)
-    clipped = np.clip(predicted, CLIP, 1.0 - CLIP)
-    expected, observed = (predicted, truth) if mass is None else (predicted * mass, truth * mass)
+    mass = np.ones(len(truth)) if weights is None else checked_weights(truth, weights)
+    found = ties(truth, predicted, mass)
     return Metrics(
-        auc=float(roc_auc_score(truth, predicted, sample_weight=mass)),
-        logloss=float(log_loss(truth, clipped, sample_weight=mass)),
-        ece=calibration_error(truth, predicted, mass),
-        calibration_ratio=float(expected.sum() / observed.sum()),
+        auc=area(found.positives, found.negatives),
+        logloss=float(row_losses(truth, predicted) @ mass / mass.sum()),
+        ece=calibration_error(found),
+        calibration_ratio=float(predicted @ mass / (truth @ mass)),
         rows=len(truth),
         positives=int(truth.sum()),
     )
 
 
-def calibration_error(
-    labels: Floats, probabilities: Floats, weights: Floats | None = None, bins: int = BINS
-) -> float:
+def ties(labels: Floats, scores: Floats, mass: Floats) -> Ties:
+    """Sort rows (B,) by score, and add up what each score has of either class."""
+    order = np.argsort(scores)
+    ordered = scores[order]
+    first = np.empty(len(ordered), np.bool_)
+    first[:1] = True
+    np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
+    starts = np.flatnonzero(first)
+    distinct = ordered[starts]
+    del ordered, first  # each such array of ten million rows takes 80 MB
+    weight = mass[order]
+    negatives = np.add.reduceat(weight, starts)
+    weight *= labels[order]
+    positives = np.add.reduceat(weight, starts)
+    negatives -= positives
+    return Ties(order, starts, distinct, positives, negatives)
+
+
+def area(positives: Floats, negatives: Floats) -> float:
+    """AUC of masses (T,) of both classes, ascending by score: pairs of one score count one half. NaN without pairs."""
+    pairs = positives.sum() * negatives.sum()
+    below = np.cumsum(negatives) - negatives / 2.0
+    return float(positives @ below / pairs) if pairs > 0.0 else float("nan")
+
+
+def row_losses(labels: Floats, probabilities: Floats) -> Floats:
+    """Cross-entropy (B,) of each row in nats, of probabilities that are clipped to [1e-15, 1 - 1e-15]."""
+    of_label = np.where(labels == 1.0, probabilities, 1.0 - probabilities)
+    return np.asarray(-np.log(np.clip(of_label, CLIP, 1.0 - CLIP)))
+
+
+def calibration_error(found: Ties, bins: int = BINS) -> float:
     """Compute the expected calibration error over bins of equal mass.
 
     Rows are ordered by probability and cut into `bins` bins of as equal a mass (rows, or their weights) as ties
@@ -79,10 +121,8 @@ def calibration_error(
     Source: Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian Binning", AAAI 2015.
     """
     # NOTE[DIFF] they use bins of equal width; click rates are small, which would leave most of those empty.
-    mass = np.ones(len(labels)) if weights is None else weights
-    _, group = np.unique(probabilities, return_inverse=True)
-    chosen = equal_mass_bins(np.bincount(group, weights=mass).astype(np.float64), bins)[group]  # (B,)
-    gaps = np.bincount(chosen, weights=(probabilities - labels) * mass, minlength=bins)
+    mass = found.positives + found.negatives
+    gaps = np.bincount(equal_mass_bins(mass, bins), found.scores * mass - found.positives, bins)
     return float(np.abs(gaps).sum() / mass.sum())
 
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ctr.network.embeddings import Inputs, Table
+from ctr.network.gates import hardened
 from ctr.network.layers import Given
 
 PRIME = 2**31 - 1  # as in ctr.dataset.hashing
@@ -101,7 +102,7 @@ class PairChoice(nn.Module):
 
     def forward(self) -> Tensor:
         """(P, 3), each row adds up to 1."""
-        return torch.softmax(self.logits / self.temperature, dim=1)
+        return hardened(torch.softmax(self.logits / self.temperature, dim=1))
 
 
 class Crosses(nn.Module):

@@ -38,10 +38,10 @@ class Inputs(NamedTuple):
 
 
 class Lookup(torch.autograd.Function):
-    """Rows of a table, with a sparse gradient in which row 0 has zeros.
+    """Rows of a table, with a sparse gradient in which row 0 has zeros, or does not occur.
 
     PyTorch's own (`F.embedding` with `padding_idx`) takes row 0 out of the gradient, for which it has to count what is
-    left: on a GPU every step would wait for that.
+    left: on a GPU every step would wait for that, so there it stays in, with zeros.
     """
 
     @staticmethod
@@ -59,13 +59,17 @@ class Lookup(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
         """(..., W) -> the sparse (rows, W)."""
-        (ids,) = ctx.saved_tensors
-        # Whether row 0 was read at all is asked where that waits for nothing, and is cheaper than the zeros.
-        if ids.device.type != "cpu" or not bool(ids.all()):
-            gradient = gradient * (ids > 0).unsqueeze(-1)
+        ids = ctx.saved_tensors[0].flatten()
         values = gradient.flatten(0, -2)  # (N, W)
+        if ids.device.type != "cpu":
+            values = values * (ids > 0).unsqueeze(1)
+        elif not bool(ids.all()):
+            # Counting waits for nothing here, and what is left out need not be added up: where much is dropped, row 0
+            # would be most of the batch.
+            read = ids.nonzero().squeeze(1)
+            ids, values = ids.index_select(0, read), values.index_select(0, read)
         found = torch.sparse_coo_tensor(
-            ids.reshape(1, -1), values, ctx.shape, check_invariants=False, is_coalesced=False
+            ids.unsqueeze(0), values, ctx.shape, check_invariants=False, is_coalesced=False
         )
         return None, found
 

@@ -5,12 +5,23 @@ embedding by its gate scales every interaction that it takes part in, so one gat
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 START = 0.5  # logit of every gate at the start of the search ("c0" in the paper)
+_NOTHING = torch.finfo(torch.float32).eps  # what is smaller vanishes beside 1
+
+
+def hardened(factors: Tensor) -> Tensor:
+    """Factors (...) between 0 and 1, with 0 for those that are next to nothing.
+
+    As a temperature hardens, products with ever smaller factors would end in denormal numbers, over which a processor
+    takes some hundred times as long: whole steps took seven times their time.
+    """
+    return F.threshold(factors, _NOTHING, 0.0)
 
 
 class SoftGate(nn.Module):
@@ -20,7 +31,8 @@ class SoftGate(nn.Module):
         rows: rows of the embedding table, the dropped row included.
 
     `logits` (rows, 1) and the buffer `temperature` are set from outside, by the search; the temperature rises from
-    1, and the gate hardens to a step.
+    1, and the gate hardens to a step. So is `judge`, which gives the logits (N,) of some rows of `logits` (N,) in steps
+    of training, where it is there; `logits` may then be of an earlier step.
     """
 
     temperature: Tensor
@@ -30,6 +42,7 @@ class SoftGate(nn.Module):
         # The search computes its own gradient (see ctr.selection.evidence): autograd has nothing to add here.
         self.logits = nn.Parameter(torch.full((rows, 1), START), requires_grad=False)
         self.register_buffer("temperature", torch.ones(()))
+        self.judge: Callable[[Tensor], Tensor] | None = None
 
     def gates(self, ids: Tensor) -> Tensor:
         """(...) rows of the table -> (...) rows of `logits`: here the same."""
@@ -37,8 +50,12 @@ class SoftGate(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """(...) rows of the table -> (..., 1) factors."""
-        logits = F.embedding(ids, self.logits)
-        return torch.sigmoid(self.temperature * logits) * (1.0 + math.exp(-START))
+        rows = self.gates(ids)
+        if self.judge is not None and torch.is_grad_enabled():
+            logits = self.judge(rows.flatten()).view(*rows.shape, 1)
+        else:
+            logits = F.embedding(rows, self.logits)
+        return hardened(torch.sigmoid(self.temperature * logits)) * (1.0 + math.exp(-START))
 
 
 class FieldGate(SoftGate):
@@ -57,10 +74,6 @@ class FieldGate(SoftGate):
     def gates(self, ids: Tensor) -> Tensor:
         """(...) rows of the table -> (...) rows of `logits`."""
         return self.fields[ids]
-
-    def forward(self, ids: Tensor) -> Tensor:
-        """(...) rows of the table -> (..., 1) factors."""
-        return super().forward(self.gates(ids))
 
 
 class HardGate(nn.Module):

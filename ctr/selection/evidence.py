@@ -129,6 +129,7 @@ class EvidenceGates:
         self._read: list[_Gated] = []  # single-valued fields, then lists
         self._logits: Tensor | None = None
         self._weights: Tensor | None = None
+        self.gate.judge = self._judged
         self._hooks = [
             network.ungated.register_forward_hook(self._keep_vectors),
             network.gate.register_forward_hook(self._keep_factors),
@@ -137,7 +138,7 @@ class EvidenceGates:
         ]
 
     def before_step(self, inputs: Inputs, labels: Tensor, weights: Tensor | None, progress: float) -> None:
-        """Put the weights aside where retraining goes back to; bring the gates that this batch reads up to date."""
+        """Put the weights aside where retraining goes back to; set the temperature."""
         if self.step == self.rewind_step:
             state = self.network.state_dict()
             kept = {name: value for name, value in state.items() if not name.startswith("gate.")}
@@ -148,9 +149,6 @@ class EvidenceGates:
         if self._decay < _LEAST_DECAY:  # a pass over all, every twenty windows
             self._sums.mul_(self._decay)
             self._based = self.step
-        for ids in (inputs.ids, inputs.list_ids):
-            if ids.numel():
-                self._refresh(self.gate.gates(ids).flatten())
 
     @torch.no_grad()
     def after_backward(self) -> None:
@@ -177,7 +175,7 @@ class EvidenceGates:
 
     def before_look(self) -> dict[str, float]:
         """Bring all gates up to date for the look at valid."""
-        self._refresh_all()
+        self._settle()
         logits = self.gate.logits[1:, 0][self.values]
         return {
             "open": float((logits > 0).float().mean()),
@@ -213,6 +211,7 @@ class EvidenceGates:
 
     def detach(self) -> None:
         """Take the hooks off the network."""
+        self.gate.judge = None
         for hook in self._hooks:
             hook.remove()
 
@@ -240,8 +239,8 @@ class EvidenceGates:
         return float((1.0 - 1.0 / self.schedule.window) ** (self.step - self._based))
 
     @torch.no_grad()
-    def _refresh(self, rows: Tensor) -> None:
-        """Set the gates of table rows (duplicates allowed)."""
+    def _judged(self, rows: Tensor) -> Tensor:
+        """Logits (N,) of gates (N,) by the evidence until now."""
         # What is read as one number is read in half the time.
         found = torch.view_as_complex(self._sums).index_select(0, rows)
         sums = torch.view_as_real(found).mul_(self._decay)
@@ -250,13 +249,14 @@ class EvidenceGates:
         if self._rules:
             ruled = self._ruled.index_select(0, rows).to(logits.dtype)
             logits = torch.where(ruled == 0, logits, ruled)
-        self.gate.logits.data.index_copy_(0, rows, logits.unsqueeze(1))
+        return logits
 
-    def _refresh_all(self) -> None:
-        """Stretch by stretch: what is computed on the way would be several times the gates."""
+    def _settle(self) -> None:
+        """Write the logits of all gates, in stretches: what is computed on the way is several times as large."""
         rows = len(self._sums)
         for start in range(0, rows, _STRETCH):
-            self._refresh(torch.arange(start, min(start + _STRETCH, rows), device=self._sums.device))
+            stretch = torch.arange(start, min(start + _STRETCH, rows), device=self._sums.device)
+            self.gate.logits.data[start : start + _STRETCH, 0] = self._judged(stretch)
 
     def _add(self, ids: Tensor, read: "_Gated", means: Tensor, residual: Tensor, weight: Tensor) -> None:
         """Add slope and curvature, at gate 1, of each occurrence.

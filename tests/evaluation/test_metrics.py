@@ -2,6 +2,9 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import log_loss, roc_auc_score
 
 from ctr.errors import DataError
 from ctr.evaluation import measure
@@ -46,6 +49,32 @@ def test_the_order_of_rows_changes_nothing():
     before, after = measure(labels, probabilities), measure(labels[order], probabilities[order])
     assert after.ece == pytest.approx(before.ece, abs=1e-14)
     assert after.auc == before.auc
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 1),
+            st.sampled_from([0.0, 1e-9, 0.1, 0.25, 0.5, 0.9, 1.0]) | st.floats(0, 1),
+            st.floats(0, 9),
+        ),
+        min_size=2,
+        max_size=40,
+    ),
+    st.booleans(),
+)
+def test_auc_and_log_loss_are_those_of_scikit_learn(rows, weighted):
+    labels, scores, mass = (np.array(column) for column in zip(*rows, strict=True))
+    mass = mass if weighted else np.ones(len(labels))
+    if min(mass[labels == 0].sum(), mass[labels == 1].sum()) < 1e-3:
+        return
+    weights = mass if weighted else None
+    assert measure(labels, scores, weights).auc == pytest.approx(
+        roc_auc_score(labels, scores, sample_weight=mass), abs=1e-12
+    )
+    inner = np.clip(scores, 1e-9, 1 - 1e-9)  # beyond that 1 - p has no digits to compare
+    expected = log_loss(labels, inner, sample_weight=mass)
+    assert measure(labels, inner, weights).logloss == pytest.approx(expected, rel=1e-9)
 
 
 def test_certain_and_wrong_predictions_cost_a_finite_log_loss():

@@ -10,7 +10,7 @@ from ctr.evaluation.bootstrap import WeightedRanking, draws
 from ctr.evaluation.clustered import clustered_difference, clustered_interval
 from ctr.evaluation.grouped import group_aucs
 from ctr.evaluation.intervals import Z95, auc_difference, auc_interval
-from ctr.evaluation.metrics import calibration_error, measure
+from ctr.evaluation.metrics import measure
 from ctr.evaluation.paired import NAMES, measured
 from tests.evaluation.scored_rows import Rows
 
@@ -43,7 +43,7 @@ def test_values_are_those_of_the_metrics_of_record(weighted):
         entropy = -rate * math.log(rate) - (1 - rate) * math.log(1 - rate)
         value = found.values[name]["normalised_entropy"].value
         assert value == pytest.approx(expected.logloss / entropy, abs=1e-12)
-        assert found.reliability[name].error == pytest.approx(calibration_error(labels, own, mass), abs=1e-12)
+        assert found.reliability[name].error == pytest.approx(expected.ece, abs=1e-12)
     assert (found.rows, found.clicks) == (3000, int(labels.sum()))
 
 

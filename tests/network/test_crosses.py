@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from ctr.dataset.crosses import cuckoo_places
 from ctr.errors import ConfigError
 from ctr.network.backbones import BACKBONES
-from ctr.network.crosses import Crosses, CrossIndex, PairLayout
+from ctr.network.crosses import Crosses, CrossIndex, PairChoice, PairLayout
 from ctr.network.embeddings import Inputs, Table
 from ctr.network.network import Architecture, build
 from tests.reference import crosses as reference
@@ -50,6 +50,16 @@ def loud(module):
         if table is not None:
             table.weight.data[0] = 0.0
     return module
+
+
+def test_a_method_that_is_as_good_as_out_is_out():
+    choice = PairChoice(2)
+    choice.logits.data = torch.tensor([[1.0, 0.0, 0.0], [0.1, 0.0, 0.05]])
+    choice.temperature.fill_(0.01)  # the first pair's others would be denormal numbers: exp(-100)
+    first, second = choice().tolist()
+    assert first == [1.0, 0.0, 0.0]
+    assert all(weight > 0.0 for weight in second)
+    assert sum(second) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("budget", [None, 5])
