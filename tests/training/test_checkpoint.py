@@ -135,7 +135,10 @@ def test_a_process_killed_while_saving_leaves_a_whole_checkpoint(tmp_path):
         env={**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
     )
     assert process.stdout.readline() == "1\n"
-    rest, _ = process.communicate("stop\n", timeout=60)
+    process.stdin.write("stop\n")
+    process.stdin.close()
+    rest = process.stdout.read()  # not `communicate`, which passes by what `readline` has fetched ahead
+    process.wait(60)
     saved = max(map(int, ["1", *rest.split()]))
     state = load_checkpoint(tmp_path / "last")
     assert state["number"] in (saved, saved + 1)
