@@ -48,8 +48,9 @@ def gated(network, feature_set):
 
 
 @EACH
-@pytest.mark.parametrize("norm", ["none", "batch", "layer"])
-@pytest.mark.parametrize("first_order", [None, False, True])
+@pytest.mark.parametrize(
+    ("norm", "first_order"), [("none", None), ("none", False), ("batch", True), ("layer", None)]
+)
 def test_hard_gated_equals_compacted_logit_by_logit(backbone, norm, first_order, mixed, make_network):
     if backbone in ("lr", "poly2") and first_order is False:
         first_order = None  # the configuration refuses a model without anything

@@ -123,9 +123,17 @@ class StopAfter:
             raise InterruptedSearchError
 
 
-@pytest.mark.parametrize("rewind_epoch", [0, 2])
-@pytest.mark.parametrize("stop", [StopAfter(1), StopAfter(3), StopAfter(2, steps=0), StopAfter(0, steps=0)])
-@pytest.mark.parametrize("ratio", [None, 0.3])
+@pytest.mark.parametrize(
+    ("rewind_epoch", "stop", "ratio"),
+    [
+        (0, StopAfter(1), None),
+        (0, StopAfter(2, steps=0), 0.3),
+        (2, StopAfter(1), 0.3),
+        (2, StopAfter(3), None),
+        (2, StopAfter(2, steps=0), None),
+        (2, StopAfter(0, steps=0), 0.3),
+    ],
+)
 def test_an_interrupted_search_goes_on_to_the_same_end(
     stop, rewind_epoch, ratio, mixed, run_search, tmp_path
 ):
