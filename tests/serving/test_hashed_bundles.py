@@ -64,7 +64,7 @@ SOME = [
         list(BACKBONES)[number % len(BACKBONES)],
         *case,
         number % 3 != 1,
-        SETS[(number + number // 4) % len(SETS)],
+        SETS[(number + 1) // 2 % len(SETS)],
     )
     for number, case in enumerate(product(COMPOSITIONS, ["vocabulary", "hashed"]))
 ]
