@@ -1,13 +1,14 @@
 """How often each value of a field occurs in each part, and how often it was clicked in train and valid."""
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from ctr.dataset.hashing import role_key
 from ctr.dataset.store import MISSING, Dataset, FieldInfo, PartName
 
 _BINS = 20  # of a scaled number, for each unit of its scale
-_NO_NUMBER = -(1 << 40)
+NO_NUMBER = -(1 << 40)  # the bin of a number that is missing
 
 
 def value_counts(dataset: Dataset, field: FieldInfo) -> pl.DataFrame:
@@ -41,7 +42,12 @@ def value_of(dataset: Dataset, field: FieldInfo) -> pl.Expr:
     if not field.scaled:
         return pl.col(field.name)
     number = (pl.col(f"@value:{field.name}") * _BINS).round().cast(pl.Int64)
-    return pl.when(pl.col(field.name) == missing_of(dataset, field)).then(_NO_NUMBER).otherwise(number)
+    return pl.when(pl.col(field.name) == missing_of(dataset, field)).then(NO_NUMBER).otherwise(number)
+
+
+def bin_of(numbers: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    """The bin (N,) of scaled numbers (N,), as `value_of` has it."""
+    return np.rint(numbers.astype(np.float64) * _BINS).astype(np.int64)
 
 
 def missing_of(dataset: Dataset, field: FieldInfo) -> int:

@@ -32,7 +32,11 @@ def examine(dataset: Dataset) -> list[Finding]:
     broken = doctor_labels.classes(clicks)
     found += broken
     if not broken:
-        found += doctor_fields.nearly_the_label(facts, clicks["valid"][1])
+        said = [doctor_fields.label_facts(fact) for fact in facts]
+        for field in dataset.fields:
+            if field.kind == "vector":
+                said += doctor_fields.label_facts_of_numbers(dataset, field)
+        found += doctor_fields.nearly_the_label(said, clicks["valid"][1])
         found += doctor_labels.rates(clicks)
         auc, lines = doctor_labels.simple_model(dataset, facts)
         found += lines

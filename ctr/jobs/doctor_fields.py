@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from ctr.dataset.store import UNKNOWN, Dataset, FieldInfo
-from ctr.dataset.value_counts import missing_of, value_counts
+from ctr.dataset.value_counts import NO_NUMBER, bin_of, missing_of, value_counts
 from ctr.jobs.findings import Finding
 from ctr.report.units import share
 
@@ -22,6 +23,7 @@ _ROW_ID = 0.9
 _UNSEEN, _ONE_PART = 0.3, 0.9
 _FORETOLD = 3.0
 _FEW = 20  # clicks in valid that a claim about labels needs
+_VECTOR_FLOATS = 1 << 25  # of a vector field's rows that are looked at, in one part
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,25 @@ class FieldFacts:
     scores: pl.DataFrame
 
 
+class LabelFacts(NamedTuple):
+    """What a field, or one number of a vector field, says of the label.
+
+    column: as it is shown. auc, explained: see `FieldFacts`.
+    """
+
+    field: str
+    column: str
+    auc: float | None
+    explained: float | None
+
+
 def facts_of(dataset: Dataset, field: FieldInfo) -> FieldFacts:
     """Count a field and sum up."""
     counts = value_counts(dataset, field)
     train, valid, test = (counts[part].to_numpy() for part in ("train", "valid", "test"))
     clicks, valid_clicks = counts["train_clicks"].to_numpy(), counts["valid_clicks"].to_numpy()
     rate = clicks.sum() / max(train.sum(), 1)
-    rates = (clicks + SHRINKAGE * rate) / (train + SHRINKAGE)
+    rates = _rates(clicks, train)
     unknown = np.zeros(len(train), np.bool_)
     if not dataset.hashed and not field.scaled:
         unknown = (counts["value"] == UNKNOWN).to_numpy()
@@ -69,6 +83,12 @@ def facts_of(dataset: Dataset, field: FieldInfo) -> FieldFacts:
         explained=_explained(rates, valid_clicks, valid - valid_clicks),
         scores=pl.DataFrame({"value": counts["value"], "score": odds - level}),
     )
+
+
+def _rates(clicks: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> Floats:
+    """The click rate (T,) of each value in train, drawn towards that of all rows."""
+    mean = clicks.sum() / max(rows.sum(), 1)
+    return np.asarray((clicks + SHRINKAGE * mean) / (rows + SHRINKAGE))
 
 
 def odds_of(rate: float) -> float:
@@ -104,15 +124,53 @@ def _explained(
     return float(1.0 - loss / entropy)
 
 
-def nearly_the_label(facts: list[FieldFacts], clicks: int) -> list[Finding]:
-    """Fields that know the answer: written after the click, or from it."""
+def label_facts(fact: FieldFacts) -> LabelFacts:
+    """What a field says of the label."""
+    return LabelFacts(fact.field.name, f'field "{fact.field.name}"', fact.auc, fact.explained)
+
+
+def label_facts_of_numbers(dataset: Dataset, field: FieldInfo) -> list[LabelFacts]:
+    """The same of each number of a vector field, in bins, by its first rows of train and valid.
+
+    Source: as `facts_of`; a vector that is missing is a bin of its own.
+    """
+    rows = max(1, _VECTOR_FLOATS // field.size)
+    parts = [
+        dataset.scanned(part, labels=True)
+        .select("@label", pl.col(field.name) != missing_of(dataset, field), f"@vector:{field.name}")
+        .head(rows)
+        .collect(engine="streaming")
+        for part in ("train", "valid")
+    ]
+    labels = [part["@label"].to_numpy().astype(np.int64) for part in parts]
+    there = np.concatenate([part[field.name].to_numpy() for part in parts])
+    numbers = np.concatenate([part[f"@vector:{field.name}"].to_numpy() for part in parts])  # (N, size)
+    cut, found = len(labels[0]), []
+    for number in range(field.size):
+        _, bins = np.unique(np.where(there, bin_of(numbers[:, number]), NO_NUMBER), return_inverse=True)
+        size = int(bins.max()) + 1
+        train, valid = np.bincount(bins[:cut], minlength=size), np.bincount(bins[cut:], minlength=size)
+        clicks, valid_clicks = (
+            np.bincount(own, weights=label, minlength=size).astype(np.int64)
+            for own, label in zip((bins[:cut], bins[cut:]), labels, strict=True)
+        )
+        rates = _rates(clicks, train)
+        others = valid - valid_clicks
+        column = f'number {number} of field "{field.name}"'
+        facts = _auc(rates, valid_clicks, others), _explained(rates, valid_clicks, others)
+        found.append(LabelFacts(field.name, column, *facts))
+    return found
+
+
+def nearly_the_label(facts: list[LabelFacts], clicks: int) -> list[Finding]:
+    """Fields, or numbers of vectors, that know the answer: written after the click, or from it."""
     lines = []
     for fact in facts:
         if fact.auc is None or fact.explained is None or clicks < _FEW:
             continue
-        name, figures = fact.field.name, {"auc": fact.auc, "explained": fact.explained}
+        name, figures = fact.field, {"auc": fact.auc, "explained": fact.explained}
         found = (
-            f'field "{name}" alone has AUC {fact.auc:.4f} on valid and explains {share(max(fact.explained, 0.0))} of '
+            f"{fact.column} alone has AUC {fact.auc:.4f} on valid and explains {share(max(fact.explained, 0.0))} of "
             "the label"
         )
         if fact.auc >= _LEAK_AUC or fact.explained >= _LEAK_SHARE:
@@ -122,16 +180,14 @@ def nearly_the_label(facts: list[FieldFacts], clicks: int) -> list[Finding]:
             advice = "make sure that it is known before the click"
             lines.append(Finding("warn", "label in a field", found, advice, (name,), figures))
         elif fact.auc <= _TURNED:
-            found = f'field "{name}": what raises clicks in train lowers them in valid (AUC {fact.auc:.4f})'
+            found = f"{fact.column}: what raises clicks in train lowers them in valid (AUC {fact.auc:.4f})"
             advice = "find out whether its values, or the labels, change their meaning in between"
             lines.append(Finding("warn", "turned field", found, advice, (name,), figures))
     known = [fact for fact in facts if fact.auc is not None]
     if lines or not known:
         return lines
     best = max(known, key=lambda fact: fact.auc or 0.0)
-    text = (
-        f'no field knows the answer: the best alone is "{best.field.name}" with AUC {best.auc:.4f} on valid'
-    )
+    text = f"no field knows the answer: the best alone is {best.column} with AUC {best.auc:.4f} on valid"
     return [Finding("ok", "label in a field", text, figures={"auc": best.auc})]
 
 

@@ -183,6 +183,21 @@ def test_a_field_that_is_written_after_the_click_is_named(examined, kind, encodi
     assert found.figures["auc"] > 0.99
 
 
+@pytest.mark.parametrize("encoding", ["vocabulary", "hashed"])
+def test_a_number_of_a_vector_that_is_written_after_the_click_is_named(examined, encoding):
+    draw = np.random.default_rng(0)
+    frame = log()
+    noise = draw.random((len(frame), 3))
+    noise[:, 1] += frame["click"].to_numpy()
+    cells = pl.Series("shape", [None if row % 50 == 0 else cell for row, cell in enumerate(noise.tolist())])
+    fields = [*FIELDS, {"name": "shape", "kind": "vector", "size": 3}]
+    findings = examined(frame.with_columns(cells), fields, encoding)
+    assert wrong(findings) == {"label in a field": "error"}
+    (found,) = of(findings, "label in a field")
+    assert found.fields == ("shape",)
+    assert found.text.startswith('number 1 of field "shape" alone has AUC 0.9')
+
+
 def test_an_item_of_a_list_that_is_written_after_the_click_is_seen_by_the_simple_model(examined):
     spec, values = LEAKS["list"]
     findings = examined(log().with_columns(values.alias("leak")), [*FIELDS, spec])
