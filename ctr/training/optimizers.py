@@ -17,6 +17,7 @@ from ctr.network.embeddings import Table
 from ctr.network.network import Network
 
 _STRETCH = 1 << 20  # rows
+_NOTHING = 1e-30  # a mean of gradients that moves no weight
 
 
 class LazyAdam(Optimizer):
@@ -96,6 +97,10 @@ class LazyAdam(Optimizer):
             eps=group["eps"],
             maximize=False,
         )
+        if not twice:
+            # Behind a gate that is shut no gradient comes, and a mean that only shrinks ends among the denormal numbers,
+            # over which Adam takes twenty times as long.
+            mean = F.hardshrink(mean, _NOTHING)
         # A row that comes twice is written twice, the same both times.
         for whole, part in ((parameter, weights), (state["mean"], mean), (state["square"], square)):
             whole.index_copy_(0, rows, part)

@@ -80,6 +80,20 @@ def test_a_row_named_twice_in_a_batch_moves_once_by_the_sum():
     torch.testing.assert_close(moved, torch.tensor([-0.1, 0.1, 0.0], dtype=torch.float64))
 
 
+def test_a_mean_that_only_shrinks_ends_at_zero_and_not_among_denormal_numbers():
+    weights = table(torch.float32)
+    fast = LazyAdam([weights], 0.05)
+    weights.grad = sparse([(2, [1e-3, 1.0, -1e3])], weights)
+    fast.step()
+    moved = fast.state[weights]["mean"][2].clone()
+    assert bool((moved != 0).all())
+    for _ in range(1000):  # behind a gate that has shut
+        weights.grad = sparse([(2, [0.0, 0.0, 0.0])], weights)
+        fast.step()
+    assert not fast.state[weights]["mean"].any()
+    assert bool(torch.isfinite(weights).all())
+
+
 def test_a_decay_too_small_for_float32_still_shrinks_over_many_steps():
     weights = nn.Parameter(torch.ones(2, WIDTH))
     fast = LazyAdam([weights], 1e-3, weight_decay=1e-5)
