@@ -6,7 +6,7 @@ from ctr.config import Config
 from ctr.dataset.store import Dataset
 from ctr.errors import ConfigError, shown_bytes
 from ctr.network.crosses import table_parameters as pair_table_parameters
-from ctr.network.network import Architecture, build_table
+from ctr.network.network import Architecture, build_table, layer_floats
 from ctr.training.looks import BEST_IN_MEMORY
 from ctr.training.machine import free_memory
 from ctr.training.optimizers import table_parameters
@@ -14,6 +14,7 @@ from ctr.training.optimizers import table_parameters
 _FLOAT = 4  # bytes
 _READ = 8  # bytes of the step at which a row was read last, which the optimizer of tables keeps
 _COPIES = 8  # of the vectors that a batch reads: their gradient, duplicates merged, what Adam does with them
+_LAYER_COPIES = 2  # of what layers give: it is kept for the way back, where its gradient comes
 _GATE = 4 + 2 * 4 + 1  # bytes of a feature in a search: logit, evidence, rule
 
 
@@ -52,10 +53,10 @@ def training_bytes(architecture: Architecture, gates: int = 0) -> int:
 
 
 def batch_bytes(architecture: Architecture, rows: int) -> int:
-    """Bytes, about, that the vectors of a batch take at the worst moment of a step; an MLP's are not counted."""
+    """Bytes, about, that the vectors of a batch, and what layers make of them, take at the worst moment of a step."""
     floats = architecture.fields * (architecture.width + architecture.linear)
     floats += architecture.pairs.numbers if architecture.pairs is not None else 0
-    return _COPIES * _FLOAT * floats * rows
+    return _FLOAT * rows * (_COPIES * floats + _LAYER_COPIES * layer_floats(architecture))
 
 
 def require_memory(

@@ -278,10 +278,21 @@ def sizes(network: Network) -> Sizes:
 
 def sizes_of(architecture: Architecture) -> Sizes:
     """How large a network without pairs would be, whose tables are not made."""
-    small = replace(architecture, rows=1, second_rows=min(1, architecture.second_rows))
-    with torch.random.fork_rng(devices=[]):  # fresh weights are thrown away: no draw may count
-        network = build(small)
+    network = _without_tables(architecture)
     tables = (architecture.rows - 1) * network.table.weight.shape[1]
     if isinstance(network.table, HashedTable) and network.table.second is not None:
         tables += (architecture.second_rows - 1) * network.table.second.weight.shape[1]
     return Sizes(sizes(network).parameters + tables, tables)
+
+
+def layer_floats(architecture: Architecture) -> int:
+    """What the layers of a network, norms among them, give for one row, together; without those for pairs."""
+    kinds = (nn.Linear, nn.BatchNorm1d, nn.LayerNorm)
+    layers = _without_tables(replace(architecture, pairs=None)).modules()
+    return sum(len(layer.weight) for layer in layers if isinstance(layer, kinds))
+
+
+def _without_tables(architecture: Architecture) -> Network:
+    """A network whose tables have no rows but the dropped one."""
+    with torch.random.fork_rng(devices=[]):  # fresh weights are thrown away: no draw may count
+        return build(replace(architecture, rows=1, second_rows=min(1, architecture.second_rows)))

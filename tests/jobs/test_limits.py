@@ -1,5 +1,6 @@
 """How much memory the tables of a network take in training, against what training really keeps."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -83,7 +84,9 @@ def test_the_vectors_of_a_batch_count_and_are_what_to_lower_where_tables_alone_f
     dataset = SimpleNamespace(
         manifest={"rows": {"train": 50}}, features=100
     )  # fewer rows than a usual batch has
-    assert batch_bytes(architecture, 50) == 8 * 50 * 3 * 1001 * 4
+    assert batch_bytes(architecture, 50) == 50 * 4 * (8 * 3 * 1001 + 2 * (256 + 128 + 1))
+    alone = replace(architecture, backbone="fm", first_order=False)
+    assert batch_bytes(alone, 50) == 50 * 4 * 8 * 3 * 1000  # nothing but vectors
     needed = training_bytes(architecture) + batch_bytes(architecture, 50)
     monkeypatch.setattr(limits, "free_memory", lambda device: needed)
     require_memory(config, architecture, torch.device("cpu"), dataset)
