@@ -98,8 +98,8 @@ class LazyAdam(Optimizer):
             maximize=False,
         )
         if not twice:
-            # Behind a gate that is shut no gradient comes, and a mean that only shrinks ends among denormal numbers, over
-            # which Adam takes twenty times as long.
+            # Behind a gate that is shut no gradient comes. A mean that only shrinks would end among denormal numbers,
+            # over which Adam takes twenty times as long.
             mean = F.hardshrink(mean, _NOTHING)
         # A row that comes twice is written twice, the same both times.
         for whole, part in ((parameter, weights), (state["mean"], mean), (state["square"], square)):
