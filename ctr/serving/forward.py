@@ -1,6 +1,5 @@
 """The forward pass in PyTorch: that of bundles of the first two formats, and what an export compares its graph with."""
 
-import sys
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
@@ -31,8 +30,6 @@ class Forward:
         weights: every tensor by name.
         keep_rate: share of the rows with label 0 that the log held; probabilities are those of the unsampled world.
         crosses: by which those of memorized pairs are found, where there are such pairs.
-
-    most_rows: how many it should be given at once: as many as there are.
 
     Raises:
         ValueError: no such architecture, or the weights are not those of it.
@@ -72,7 +69,6 @@ class Forward:
                 raise
             raise ValueError(" ".join(str(error).split())) from None
         self._network, self._keep_rate = network.eval(), keep_rate
-        self.most_rows = sys.maxsize
 
     def __call__(self, rows: EncodedRows) -> npt.NDArray[np.float64]:
         """Click probabilities (B,)."""

@@ -15,9 +15,7 @@ from ctr.serving.rows import EncodedRows
 
 
 class ForwardPass(Protocol):
-    """Click probabilities (B,) of encoded rows. most_rows: how many it should be given at once."""
-
-    most_rows: int
+    """Click probabilities (B,) of encoded rows."""
 
     def __call__(self, rows: EncodedRows) -> npt.NDArray[np.float64]:
         """Of rows, as a network reads them."""

@@ -3,8 +3,8 @@
 Shapes: B rows, S single-valued fields, M list fields, L values over all lists, T numbers of all vectors.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,25 @@ class EncodedRows(NamedTuple):
     vectors: npt.NDArray[np.float32] | None
     places: npt.NDArray[np.int64] | None = None
     list_places: npt.NDArray[np.int64] | None = None
+
+    def pieces(self, size: int) -> Iterator["EncodedRows"]:
+        """The same rows, `size` at a time; all at once where they are no more."""
+        count, lists = self.list_lengths.shape
+        if count <= size:
+            yield self
+            return
+        owner = self.list_slots // max(lists, 1)  # (L,) the row of each list value
+        for start in range(0, count, size):
+            own = (owner >= start) & (owner < start + size)
+            parts: dict[str, npt.NDArray[Any] | None] = {
+                name: None
+                if array is None
+                else array[own]
+                if name in PER_VALUE
+                else array[start : start + size]
+                for name, array in self._asdict().items()
+            }
+            yield EncodedRows(**{**parts, "list_slots": self.list_slots[own] - start * lists})
 
 
 class FieldRows(NamedTuple):

@@ -99,7 +99,6 @@ class Scorer:
         weights = self.bundle.weights()
         self.reader = self.bundle.reader(vocabulary, weights)
         self._forward = forward_pass(self.bundle, weights, self.bundle.crosses(vocabulary))
-        self._batch_size = min(self._batch_size, self._forward.most_rows)
         by_cell = reads_columns(schema, manifest)
         self._requests = RequestScorer(
             self.columns,

@@ -22,6 +22,7 @@ from ctr.serving.stored_graph import Stretch, stretches
 
 _SILENT = 4  # ONNX Runtime prints nothing: what goes wrong is raised
 _AT_ONCE = 1 << 27  # numbers of all tensors of one run together; few of them are there at the same time
+_ROWS = 2048  # at once: what one layer leaves for the next stays in the processor's cache
 _LOOKUPS = 16  # the most that a configuration may ask for
 Tensors = Mapping[str, npt.NDArray[Any]]
 
@@ -39,7 +40,7 @@ class Session:
         crosses: by which those of memorized pairs are found, where there are such pairs.
         threads: for one operator; None for as many as the machine has cores.
 
-    most_rows: how many it should be given at once, so that a wide network does not take any memory.
+    most_rows: how many go through the network at once, so that a wide one does not take any memory.
 
     Raises:
         ValueError: graph, weights and architecture do not fit, or are not those of a network.
@@ -61,7 +62,7 @@ class Session:
         graph, numbers = checked_graph(content, stored, WEIGHTS, axes, OUTPUTS, _extent(architecture, stored))
         _check_tables(weights, architecture)
         self._folder = folder
-        self.most_rows = max(1, _AT_ONCE // numbers.rows)
+        self.most_rows = max(1, min(_ROWS, _AT_ONCE // numbers.rows))
         self._inputs, self._crosses = tuple(inputs), _cross_rows(crosses, architecture)
         # ONNX Runtime reads these arrays where they are, as long as it runs.
         self._weights = [weights[each.name] for each in graph.initializer if each.external_data]
@@ -85,6 +86,9 @@ class Session:
         Raises:
             DataError: rows have other shapes, or numbers of features beyond the tables.
         """
+        return np.concatenate([self._run(piece) for piece in rows.pieces(self.most_rows)])
+
+    def _run(self, rows: EncodedRows) -> npt.NDArray[np.float64]:
         given = {name: getattr(rows, name) for name in self._inputs if name != _CROSS_ROWS}
         if self._crosses is not None:
             given[_CROSS_ROWS] = self._crosses(rows.ids)
