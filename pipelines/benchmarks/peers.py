@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 from ctr.serving.forward import probabilities
-from ctr.serving.rows import EncodedRows
 from pipelines.benchmarks.memory import BYTES_OF_A_FEATURE, fits
+from pipelines.benchmarks.scoring import encoded_ids
 from pipelines.benchmarks.steps import (
     DIM,
     DRAWN,
@@ -104,7 +104,7 @@ def _beside(features: int, name: str, setting: Setting, *, scoring: bool) -> dic
     }
     if scoring:
         ours.eval()
-        encoded = [EncodedRows(*(_array(tensor) for tensor in inputs)) for inputs, _ in batches]
+        encoded = [encoded_ids(inputs.ids.numpy()) for inputs, _ in batches]
         turns = {
             "ours": lambda number: probabilities(ours, encoded[number % DRAWN]),
             "theirs": lambda number: theirs.predict([columns[number % DRAWN]]),
@@ -152,7 +152,3 @@ def _columns(batch: LabelledInputs, size: int) -> Columns:
     inputs, labels = batch
     ids = inputs.ids - size * torch.arange(FIELDS)
     return {f"field_{slot}": ids[:, slot].contiguous() for slot in range(FIELDS)} | {"label": labels}
-
-
-def _array(tensor: torch.Tensor | None) -> Any:
-    return None if tensor is None else tensor.numpy()

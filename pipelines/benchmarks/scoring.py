@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from ctr.network.network import Architecture, Network
 from ctr.serving.network_files import write_network
@@ -77,7 +78,7 @@ def _served(network: Network, setting: Setting, batches: list[LabelledInputs]) -
     architecture = Architecture(
         rows=setting.million + 1, fields=FIELDS, dim=DIM, backbone="deepfm", hidden=setting.hidden
     )
-    rows = [_encoded(inputs.ids.numpy()) for inputs, _ in batches]
+    rows = [encoded_ids(inputs.ids.numpy()) for inputs, _ in batches]
     with tempfile.TemporaryDirectory() as folder:
         entry, tensors = write_network(
             Path(folder), network, architecture, rows[0], dtype="float32", keep_rate=1.0
@@ -86,6 +87,7 @@ def _served(network: Network, setting: Setting, batches: list[LabelledInputs]) -
     return lambda number: session(rows[number % len(rows)])
 
 
-def _encoded(ids: np.ndarray[tuple[int, int], np.dtype[np.int64]]) -> EncodedRows:
+def encoded_ids(ids: npt.NDArray[np.int64]) -> EncodedRows:
+    """Rows of ids (B, F) alone, as a bundle's network reads them."""
     none = np.zeros(0, np.int64)
     return EncodedRows(ids, None, none, none, np.zeros((len(ids), 0), np.float32), None)
