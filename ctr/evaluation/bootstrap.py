@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from ctr.evaluation.metrics import Floats, area
 
 # A standard error from R draws is right to about 1 / sqrt(2 R): 2 % for small logs, 5 % for large ones.
 _MOST, _FEWEST, _ROW_DRAWS = 1000, 200, 100_000_000
@@ -45,9 +45,7 @@ class WeightedRanking:
         mass = weights[self._order]
         positive = np.add.reduceat(mass * self._labels, self._starts)  # per group of ties
         negative = np.add.reduceat(mass, self._starts) - positive
-        below = np.cumsum(negative) - negative / 2.0
-        pairs = positive.sum() * negative.sum()
-        return float(positive @ below / pairs) if pairs > 0.0 else float("nan")
+        return area(positive, negative)
 
 
 def draws(weights: Floats, seed: int, clusters: npt.NDArray[np.int64] | None = None) -> Iterator[Floats]:

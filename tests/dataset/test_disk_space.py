@@ -79,7 +79,16 @@ def test_a_log_that_cannot_be_read_is_told_by_reading_it(write, tmp_path, make_s
 
 @pytest.mark.parametrize(
     ("format", "hashed"),
-    [("csv", False), ("csv", True), ("csv.gz", False), ("parquet", True), ("ndjson", False)],
+    [
+        ("csv", False),
+        ("csv", True),
+        ("csv.gz", False),
+        pytest.param("csv.gz", True, marks=pytest.mark.slow),
+        pytest.param("parquet", False, marks=pytest.mark.slow),
+        ("parquet", True),
+        ("ndjson", False),
+        pytest.param("ndjson", True, marks=pytest.mark.slow),
+    ],
 )
 def test_rows_and_bytes_are_estimated_from_the_first_rows_alone(
     write, tmp_path, make_schema, monkeypatch, format, hashed

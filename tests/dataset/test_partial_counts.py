@@ -99,7 +99,7 @@ def log(tmp_path):
     return tmp_path / "log"
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     split=st.sampled_from(sorted(SPLITS)),
     weight=st.sampled_from([{}, {"weight": "weight"}, {"negative_keep_rate": 0.3}]),

@@ -1,6 +1,7 @@
 """Hard-gated equals compacted, logit by logit, for every backbone and any feature set."""
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -47,9 +48,14 @@ def gated(network, feature_set):
     return network
 
 
+NORMS = list(product(["none", "batch", "layer"], [None, False, True]))
+SOME_NORMS = [("none", None), ("none", False), ("batch", True), ("layer", None)]
+
+
 @EACH
 @pytest.mark.parametrize(
-    ("norm", "first_order"), [("none", None), ("none", False), ("batch", True), ("layer", None)]
+    ("norm", "first_order"),
+    [pytest.param(*case, marks=[] if case in SOME_NORMS else pytest.mark.slow) for case in NORMS],
 )
 def test_hard_gated_equals_compacted_logit_by_logit(backbone, norm, first_order, mixed, make_network):
     if backbone in ("lr", "poly2") and first_order is False:

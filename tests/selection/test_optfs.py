@@ -1,5 +1,7 @@
 """Whole searches: planted truth in front of every backbone, and what a search must not depend on."""
 
+from itertools import product
+
 import polars as pl
 import pytest
 import torch
@@ -123,15 +125,18 @@ class StopAfter:
             raise InterruptedSearchError
 
 
+STOPS = (StopAfter(1), StopAfter(3), StopAfter(2, steps=0), StopAfter(0, steps=0))
+# Each stop, each place of rewinding and each rule; all of them together are slow.
+SOME_STOPS = {(0, 0, None), (0, 2, 0.3), (2, 0, 0.3), (2, 1, None), (2, 2, None), (2, 3, 0.3)}
+
+
 @pytest.mark.parametrize(
     ("rewind_epoch", "stop", "ratio"),
     [
-        (0, StopAfter(1), None),
-        (0, StopAfter(2, steps=0), 0.3),
-        (2, StopAfter(1), 0.3),
-        (2, StopAfter(3), None),
-        (2, StopAfter(2, steps=0), None),
-        (2, StopAfter(0, steps=0), 0.3),
+        pytest.param(
+            rewind, STOPS[stop], ratio, marks=[] if (rewind, stop, ratio) in SOME_STOPS else pytest.mark.slow
+        )
+        for rewind, stop, ratio in product([0, 2], range(4), [None, 0.3])
     ],
 )
 def test_an_interrupted_search_goes_on_to_the_same_end(

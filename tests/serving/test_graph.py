@@ -151,7 +151,8 @@ def test_an_operator_that_has_no_line_is_named(monkeypatch):
     ("backbone", "keys"),
     [("fnn", {"hidden": (2100,), "dim": 64}), ("pin", {"hidden": (8,), "dim": 16, "norm": "layer"})],
 )
-def test_a_wide_network_is_within_the_limits(tmp_path, backbone, keys):
+def test_a_wide_network_is_within_the_limits(tmp_path, monkeypatch, backbone, keys):
+    monkeypatch.setattr(served, "_ROWS", 10**9)  # what memory allows alone
     architecture = Architecture(rows=ROWS, fields=40, backbone=backbone, **keys)
     session = session_of(tmp_path, build(architecture), architecture, "int8")
     rows = rows_of(architecture, 5)
