@@ -42,6 +42,7 @@ class Cell:
 
     label: who chose, or which alternative. embedding: of the keep-all that it is compared with.
     sizes: shares of the values; (None,) where sizes do not apply.
+    for_trial: whether a trial of the same network and seed will choose (`Trainer.baseline`).
     earlier: the set that is trained as it is, instead of a search; sizes are then the one that it was selected for.
     """
 
@@ -51,6 +52,7 @@ class Cell:
     config: Config
     sizes: tuple[float | None, ...]
     earlier: EarlierSet | None = None
+    for_trial: bool = False
 
     @property
     def asks_keep_all(self) -> bool:
@@ -97,7 +99,9 @@ class Grid:
     def _of(self, backbone: str, embedding: str) -> Iterator[Cell]:
         grid, where = self._comparison.grid, (backbone, embedding)
         for seed in grid.seeds:
-            yield self._cell("keep_all", "keep all", (None,), where, seed, {"kind": "none"})
+            keep_all = self._cell("keep_all", "keep all", (None,), where, seed, {"kind": "none"})
+            tried = any(chooser["kind"] == "trial" for chooser in grid.choosers().values())
+            yield replace(keep_all, for_trial=tried)
             for label, chooser in grid.choosers().items():
                 unsized = chooser["kind"] in UNSIZED
                 sizes: tuple[float | None, ...] = (None,) if unsized else tuple(grid.sizes)

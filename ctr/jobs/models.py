@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -35,12 +35,13 @@ from ctr.selection.optinter import CANDIDATES
 from ctr.selection.pair_screen import Screen, screen
 from ctr.selection.pair_space import LimitError, PairSpace, cross_index
 from ctr.selection.referees import REFEREES, number_to_keep
-from ctr.selection.saliency import Saliency, saliency
+from ctr.selection.saliency import Saliency
+from ctr.selection.young_passes import YoungPasses
 from ctr.serving.costs import weight_bytes
 from ctr.serving.network_files import as_stored
 from ctr.serving.storage import Dtype
 from ctr.tracking import Job
-from ctr.training.checkpoint import load_checkpoint, save_checkpoint
+from ctr.training.checkpoint import load_checkpoint, save_checkpoint, share_checkpoints
 from ctr.training.fit import fit
 from ctr.training.looks import Look, Result, Watcher, rates
 from ctr.training.machine import pick_threads
@@ -226,6 +227,8 @@ class Trainer:
         self.networks, self.device = networks, networks.device
         torch.set_num_threads(pick_threads(config.training.threads))
         self.train, self.valid = dataset.part("train"), dataset.part("valid")
+        numbered = self._batches(self.train, networks.numbered)
+        self._young = YoungPasses(folder / "baseline", numbered, dataset.features, trial.EPOCHS)
         for selector in (config.selector.kind, *config.selector.referees):
             require(selector)
         if config.selector.selects_pairs:
@@ -249,11 +252,24 @@ class Trainer:
     def _all_values(self) -> FeatureSet:
         return REFEREES["all"](self.dataset, 0, self.config.seed)
 
-    def baseline(self) -> Model:
-        """Keep all features; trained once."""
+    @property
+    def _numbered(self) -> bool:
+        """Whether keep-all tells every feature from every other."""
+        return self.networks.everything is self.networks.numbered
+
+    def baseline(self, *, for_trial: bool = False) -> Model:
+        """Keep all features; trained once.
+
+        Args:
+            for_trial: whether a trial will choose, though the configuration names none: the passes over train that it
+                ranks by are then taken on the way, and count as time of this training.
+        """
         if self._baseline is None:
             network, layout = self.networks.fresh(), self.networks.everything
-            result = self._fit("baseline", "baseline", network, layout)
+            selector = self.config.selector
+            asked = for_trial or "trial" in (selector.kind, *selector.referees)
+            watchers = [self._young.watching(network)] if asked and self._numbered else []
+            result = self._fit("baseline", "baseline", network, layout, watchers)
             self._baseline = Model(
                 "baseline",
                 self.networks.architecture,
@@ -494,37 +510,39 @@ class Trainer:
     def _tried(self) -> trial.Contest:
         """The rankings of a trial, and the network that they are tried on; once for all sizes."""
         if self._contest is None:
-            network = self.networks.fresh()
-            torch.manual_seed(self.config.seed)  # dropout, as in `_fit`
-            passes = [self._pass(network, epoch) for epoch in range(1, trial.EPOCHS + 1)]
+            keep_all = self.baseline()
             layout, covered = self.networks.numbered, optfs.coverage(self.dataset, self.valid)
             self._contest = trial.Contest(
-                trial.rankings(self.dataset, passes, covered),
-                self.baseline().load().to(self.device),
+                trial.rankings(
+                    self.dataset, self._young.all_known() or self._passes_again(keep_all), covered
+                ),
+                keep_all.load().to(self.device),
                 self._batches(self.valid, layout),
             )
         return self._contest
 
-    def _pass(self, network: Network, epoch: int) -> Saliency:
-        """Saliency after an epoch of training; kept, as a network that has gone on cannot be asked again."""
-        layout, name = self.networks.numbered, f"trial-pass-{epoch}"
-        known = load_checkpoint(self.folder / name)
-        if known is None:
-            learning = self._batches(self.train, layout, learning=True)
-            with self._stage(name, name) as watcher:
-                fit(
-                    network,
-                    learning,
-                    None,
-                    self.config.training,
-                    folder=self.folder / "trial-network",
-                    steps=epoch * len(learning),
-                    watcher=watcher,
-                )
-            found = saliency(network, self._batches(self.train, layout), self.dataset.features)
-            known = {key: torch.from_numpy(value) for key, value in asdict(found).items()}
-            save_checkpoint(self.folder / name, known)
-        return Saliency(**{key: value.numpy() for key, value in known.items()})
+    def _passes_again(self, keep_all: Model) -> Sequence[Saliency]:
+        """The same of a network trained for that alone, where keep-all was not asked on the way.
+
+        It goes the same way: from the same first weights, through the same batches.
+        """
+        network, folder = self.networks.fresh(), self.folder / "trial-network"
+        learning = self._batches(self.train, self.networks.numbered, learning=True)
+        torch.manual_seed(self.config.seed)  # dropout, as in `_fit`
+        for epoch in range(1, self._young.epochs + 1):
+            if self._young.known(epoch) is None:
+                name, steps = f"trial-pass-{epoch}", epoch * len(learning)
+                if (
+                    self._numbered and keep_all.history[-1].step < steps
+                ):  # where it stopped is where to go on from
+                    share_checkpoints(keep_all.folder / "last", folder / "last")
+                with self._stage(name, name) as watcher:
+                    training = self.config.training
+                    fit(network, learning, None, training, folder=folder, steps=steps, watcher=watcher)
+                self._young.take(network, epoch)
+        found = self._young.all_known()
+        assert found is not None, "each was taken"
+        return found
 
     def other_reading(self, model: Model) -> Model | None:
         """The set of `model` with dropped values reading unknown instead of zeros, or the other way round.
@@ -636,9 +654,11 @@ class Trainer:
             return self.networks.paired(model.layout, model.architecture, model.crosses)
         return self.networks.compact(model.feature_set, model.layout, self._starts.get(model.name))
 
-    def _fit(self, name: str, stage: str, network: Network, layout: Layout) -> Result:
+    def _fit(
+        self, name: str, stage: str, network: Network, layout: Layout, watchers: Sequence[Watcher] = ()
+    ) -> Result:
         torch.manual_seed(self.config.seed)  # dropout: the same stream whether or not a search ran before
-        with self._stage(name, stage) as watcher:
+        with self._stage(name, stage, watchers) as watcher:
             train = self._batches(self.train, layout, learning=True)
             valid = self._batches(self.valid, layout)
             result = fit(
@@ -657,9 +677,9 @@ class Trainer:
         return Batches(part, layout, _EVALUATION_ROWS)
 
     @contextmanager
-    def _stage(self, name: str, stage: str) -> Iterator[Watcher]:
+    def _stage(self, name: str, stage: str, watchers: Sequence[Watcher] = ()) -> Iterator[Watcher]:
         # A second size must not write into the nested run of the first: it is called after its model.
         stage = name if stage in self._stages else stage
         self._stages.add(stage)
         with self._job.stage(stage) as run, stage_progress(self._console, name) as bar:
-            yield _Watchers([self._guard, bar, _MetricsByStep(run)])
+            yield _Watchers([self._guard, bar, _MetricsByStep(run), *watchers])

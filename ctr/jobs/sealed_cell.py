@@ -7,7 +7,6 @@ cell.json      sizes, quality on valid, seconds; written last, so a cell that ha
 """
 
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -37,6 +36,7 @@ from ctr.jobs.rounding import rounding
 from ctr.jobs.scored import Probabilities, measured
 from ctr.serving.export import export_bundle
 from ctr.tracking import OFF, Tracker
+from ctr.training.checkpoint import share_checkpoints
 from ctr.training.machine import pick_device
 
 _DONE = "cell.json"
@@ -74,7 +74,8 @@ def train_cell(cell: Cell, dataset_folder: Path, keep_all: Path | None = None) -
         if not is_done(folder):
             device = pick_device(cell.config.training.device)
             if keep_all is not None:
-                _share_keep_all(keep_all, folder)
+                own = Path("checkpoints") / "baseline"
+                share_checkpoints(keep_all / own, folder / own)
             with memory_told(memory_advice(cell.config)):
                 models = trained(cell, dataset, device, lock.check)
                 _measure(cell, models, dataset, device, folder)
@@ -93,7 +94,7 @@ def trained(
             config, dataset, Networks(config, dataset, device), folder / "checkpoints", job, quiet, guard
         )
         if config.selector.kind == "none":
-            return [trainer.baseline()]
+            return [trainer.baseline(for_trial=cell.for_trial)]
         if cell.earlier is not None:
             earlier = carried(FeatureSet.load(cell.earlier.folder), dataset, cell.earlier.new_values)
             return [trainer.as_it_is(config.selector.kind, earlier, ratio=cell.sizes[0])]
@@ -124,21 +125,6 @@ def sealed_points(cell: Cell, data_digest: str) -> list[SealedPoint]:
             f'cell "{folder}" is not as it was written ({error!r}); delete the folder, and the same command trains it '
             "again"
         ) from None
-
-
-def _share_keep_all(keep_all: Path, folder: Path) -> None:
-    """Put the checkpoints of keep-all among those of a cell; no byte is copied where the disk can link files."""
-    source, target = keep_all / "checkpoints" / "baseline", folder / "checkpoints" / "baseline"
-    if target.exists() or not source.is_dir():
-        return
-    scratch = target.with_name(".baseline")
-    shutil.rmtree(scratch, ignore_errors=True)
-    try:
-        shutil.copytree(source, scratch, copy_function=os.link)
-    except (OSError, shutil.Error):
-        shutil.rmtree(scratch, ignore_errors=True)
-        shutil.copytree(source, scratch)
-    scratch.replace(target)
 
 
 def _measure(cell: Cell, models: list[Model], dataset: Dataset, device: torch.device, folder: Path) -> None:

@@ -6,11 +6,12 @@ shows without any retraining: close the gates of what a ranking drops in the tra
 on valid. Frequency is what the others must beat there, by more than one standard error of the paired difference: it
 has looked at no label, so what it loses on later rows is what it loses on valid.
 
-Rankings come of a young network, saliency of which is less about what it has learned by heart. All in all that costs
-less than an OptFS search: two epochs of training, a pass over train after each, and one forward pass over valid for
-each ranking and size.
+Rankings come of a young network, saliency of which is less about what it has learned by heart: keep-all, which is
+trained in any case, is asked after its first two epochs. So all that a trial costs is two passes over train, and one
+forward pass over valid for each ranking and size.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -44,7 +45,7 @@ class Contest:
     valid: Batches
 
 
-def rankings(dataset: Dataset, passes: list[Saliency], coverage: Floats) -> dict[str, Floats]:
+def rankings(dataset: Dataset, passes: Sequence[Saliency], coverage: Floats) -> dict[str, Floats]:
     """The rankings that are tried.
 
     Args:

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -68,6 +70,23 @@ def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> dict[st
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise damaged(folder, error) from None
     return state
+
+
+def share_checkpoints(source: Path, target: Path) -> None:
+    """Put a folder of checkpoints elsewhere too, whole or not at all; nothing where it is not, or is there already.
+
+    No byte is copied where the disk can link files: what is saved later replaces a file, and changes none.
+    """
+    if target.exists() or not source.is_dir():
+        return
+    scratch = target.with_name(f".{target.name}")
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        shutil.copytree(source, scratch, copy_function=os.link)
+    except (OSError, shutil.Error):
+        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.copytree(source, scratch)
+    scratch.replace(target)
 
 
 def damaged(folder: Path, error: Exception) -> CtrError:

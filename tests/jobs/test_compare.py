@@ -15,6 +15,7 @@ from rich.console import Console
 
 import ctr.jobs.compare as job
 from ctr.config import load_config
+from ctr.dataset.feature_set import FeatureSet
 from ctr.dataset.store import Dataset
 from ctr.errors import ConfigError, CtrError
 from ctr.evaluation import auc_difference
@@ -255,6 +256,20 @@ def test_a_selector_finds_keep_all_of_its_network_and_seed_trained(finished, run
 def test_a_wider_grid_trains_what_is_new_alone(finished, log, runs):
     _, said = run(comparison(log, runs, grid={**GRID, "selectors": ["optfs", "frequency", "random"]}))
     assert "15 cells, 12 of them done" in said
+
+
+def test_a_trial_ranks_by_what_keep_all_was_asked_and_alike_where_it_was_not(log, tmp_path):
+    training = {"batch_size": 128, "epochs": 2, "learning_rate": 1e-2}
+    grid, chosen = {"selectors": ["trial"], "sizes": [0.2], "seeds": [0]}, []
+    for first in ("trial", "frequency"):
+        for selector in (first, "trial"):
+            found = {**grid, "selectors": [selector]}
+            asked = {"run": {"training": training}, "grid": found, "compare": {"alternatives": []}}
+            run(comparison(log, tmp_path / first, **asked))
+        (cell,) = (tmp_path / first / "cells").glob("tiny-trial-*")
+        assert (cell / "checkpoints" / "trial-network").exists() == (first == "frequency")
+        chosen.append(FeatureSet.load(cell / "feature_sets" / "trial-0.2").digest())
+    assert chosen[0] == chosen[1]
 
 
 def test_optinter_is_compared_with_its_pure_baselines_each_by_its_name(log, runs, tmp_path):

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from rich.console import Console
 
 import ctr.jobs.train as job
@@ -15,8 +16,15 @@ from ctr.dataset.feature_set import FeatureSet
 from ctr.errors import ConfigError
 from ctr.selection import field_referees
 from ctr.settings import check
+from ctr.training.checkpoint import load_checkpoint
 
 FIELDS = ("field_mutual_information", "field_chi2", "field_l1", "field_permutation", "field_gates")
+# What would show if a training went another way: dropout draws numbers, and rows that nobody reads decay.
+TRAINING = {"batch_size": 128, "epochs": 2, "learning_rate": 0.03, "threads": 1}
+HARD = {
+    "training": {**TRAINING, "weight_decay": 0.1, "patience": 9.0},
+    "backbone": {"hidden": [8], "dropout": 0.2},
+}
 SCHEMA = """
 name = "small"
 label = "click"
@@ -66,7 +74,7 @@ def run(log, tmp_path):
             "embedding": {"dim": 4},
             "backbone": {"hidden": [8]},
             "selector": {"epochs": 2, "referees": [], "compare_dropped_reads": False, **selector},
-            "training": {"batch_size": 128, "epochs": 2, "learning_rate": 0.03, "threads": 1},
+            "training": TRAINING,
             "tracking": {"uri": "off"},
             "output": {"folder": str(tmp_path / "runs")},
             **sections,
@@ -107,16 +115,48 @@ def test_a_trial_tries_rankings_on_valid_and_keeps_what_decides(run):
     assert provenance["tried"][provenance["ranking"]] == max(provenance["tried"].values())
 
 
-@pytest.mark.parametrize("lost", [(), ("trial-pass-2",), ("trial-pass-2", "trial-0.1")])
+def weights_and_passes(folder):
+    baseline = folder / "checkpoints" / "baseline"
+    passes = [load_checkpoint(baseline / f"pass-{epoch}") for epoch in (1, 2)]
+    return load_checkpoint(baseline / "last")["network"], passes
+
+
+def same(one, other):
+    return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [(), ("baseline/pass-2",), ("baseline/pass-1", "baseline/pass-2"), ("baseline/pass-2", "trial-0.1")],
+)
 def test_a_trial_that_was_interrupted_chooses_the_same_again(lost, run):
-    folder = run({"kind": "trial", "ratio": 0.1})
-    before = FeatureSet.load(folder / "feature_set")
+    folder = run({"kind": "trial", "ratio": 0.1}, **HARD)
+    before, taken = FeatureSet.load(folder / "feature_set"), weights_and_passes(folder)[1]
     (folder / "DONE").unlink()
     for name in lost:
         shutil.rmtree(folder / "checkpoints" / name)
-    after = FeatureSet.load(run({"kind": "trial", "ratio": 0.1}) / "feature_set")
+    after = FeatureSet.load(run({"kind": "trial", "ratio": 0.1}, **HARD) / "feature_set")
     assert after.provenance["tried"] == before.provenance["tried"]
     assert after.digest() == before.digest()
+    assert all(map(same, taken, weights_and_passes(folder)[1]))
+
+
+def test_a_trial_asks_keep_all_on_the_way_and_changes_nothing_of_it(run):
+    asked, passes = weights_and_passes(run({"kind": "trial", "ratio": 0.1}, **HARD))
+    plain, none = weights_and_passes(run({"kind": "frequency", "ratio": 0.1}, **HARD))
+    assert same(asked, plain)
+    assert none == [None, None]
+    assert not same(*passes)
+
+
+@pytest.mark.parametrize("shorter", [{"epochs": 1}, {"patience": 0.1}])
+def test_where_keep_all_stops_before_the_second_pass_a_network_goes_on(shorter, run):
+    training = {**HARD["training"], "learning_rate": 0.3}
+    folder = run({"kind": "trial", "ratio": 0.1}, **{**HARD, "training": {**training, **shorter}})
+    assert (folder / "checkpoints" / "trial-network").is_dir()
+    _, short = weights_and_passes(folder)
+    _, long = weights_and_passes(run({"kind": "trial", "ratio": 0.1}, **{**HARD, "training": training}))
+    assert all(map(same, short, long))
 
 
 @pytest.mark.parametrize("kind", ["saliency", "trial", "field_gates", "field_permutation", "field_l1"])

@@ -102,7 +102,7 @@ KEYS = {
         "profile_sparse_adam_over_ours",
     },
     "epochs": {"evaluation_over_epoch", "search_and_retrain_over_plain"},
-    "selectors": {"trial_over_search", "trial_of_one_size_over_search"},
+    "selectors": {"trial_over_search", "trial_of_one_size_over_search", "trial_passes_over_search"},
     "tables": {
         "tables_distinct_1m",
         "tables_distinct_10m",
