@@ -320,7 +320,7 @@ class Training(Strict):
     eval_every: steps between looks at valid; unset, ten an epoch, evenly spread.
     patience: epochs without a better AUC on valid before stopping; below 1 it stops inside an epoch.
     plateau: the learning rate is multiplied by it after an epoch without a better AUC (1 leaves it alone).
-    order: of the train rows: `shuffled` anew each epoch, or `time`, oldest first (needs a split by time).
+    order: of the train rows: `shuffled` anew each epoch, or `time`, oldest first (needs a split that names a time).
     device: `auto` takes the GPU where there is one.
     threads: of PyTorch, at most the cores that the process may use; 0 takes them all.
     precision: of matrix products in training: `float32`, `tf32` (on CUDA devices that have it) or `bf16`. Weights, and

@@ -18,6 +18,7 @@ from ctr.settings import check
 ROWS = 6000
 PARTS = ("train", "valid", "test")
 FILES = {"by": "files", **{part: f"{part}.parquet" for part in PARTS}}
+NOTHING: dict[str, str] = {}
 REAL = Path(__file__).parents[2] / "../shared/data"
 
 
@@ -45,13 +46,13 @@ FIELDS = [{"name": name} for name in ("item", "user", "place", "code")]
 def examined(tmp_path):
     """Ingests a frame, or one for each part, and returns what is wrong with it: check -> finding; and all findings."""
 
-    def build(frame, fields=FIELDS, encoding="vocabulary", folder=False, **keys):
+    def build(frame, fields=FIELDS, encoding="vocabulary", folder=False, files=NOTHING, **keys):
         source = tmp_path / "log"
         source.mkdir()
         frames = frame if isinstance(frame, dict) else {"log": frame}
         for name, own in frames.items():
             own.write_parquet(source / f"{name}.parquet")
-        split = FILES if isinstance(frame, dict) else {"by": "random"}
+        split = FILES | files if isinstance(frame, dict) else {"by": "random"}
         keys = {"name": "log", "label": "click", "split": split, "read": {"format": "parquet"}} | keys
         schema = check(keys | {"fields": fields}, Schema, "schema")
         given = source if isinstance(frame, dict) else source / "log.parquet"
@@ -157,6 +158,47 @@ def test_a_split_that_asks_no_clock_where_there_is_one_is_warned_of(examined, by
     (found,) = of(examined(log(), derive=derive, split=split), "time")
     assert found.severity == "warn"
     assert advice in found.advice
+
+
+def test_files_that_overlap_in_time_are_warned_of_and_such_as_follow_each_other_are_not(examined):
+    frames = parts()
+    late = {
+        "train": 0,
+        "valid": ROWS // 2 - 300,
+        "test": ROWS - 300,
+    }  # a tenth of train is no older than valid
+    shifted = {part: frames[part].with_columns(pl.col("time") + late[part]) for part in PARTS}
+    findings = examined(shifted, files={"column": "time"})
+    assert wrong(findings) == {"time": "warn"}
+    (found,) = of(findings, "time")
+    assert found.text == (
+        "train covers 0 to 2999, and valid 2700 to 5699: 10.0 % of the train rows are no older than the first of valid"
+    )
+    assert found.figures == {"train_last": 2999.0, "valid_first": 2700.0, "share": 0.1}
+
+
+def test_files_whose_test_is_oldest_are_told_of_train_and_of_valid(examined):
+    frames = parts()
+    late = {"train": ROWS, "valid": 2 * ROWS, "test": 0}
+    shifted = {part: frames[part].with_columns(pl.col("time") + late[part]) for part in PARTS}
+    found = of(examined(shifted, files={"column": "time"}), "time")
+    assert [finding.figures["share"] for finding in found] == [1.0, 1.0]
+    assert [finding.text.split(",")[0] for finding in found] == [
+        "train covers 6000 to 8999",
+        "valid covers 12000 to 14999",
+    ]
+
+
+def test_files_that_follow_each_other_are_fine_and_without_a_column_nothing_is_known(examined, tmp_path):
+    frames = {
+        part: frame.with_columns(pl.col("time") + at * ROWS)
+        for at, (part, frame) in enumerate(parts().items())
+    }
+    assert of(examined(frames, files={"column": "time"}), "time")[0].text.startswith(
+        "train ends before valid"
+    )
+    (tmp_path / "log").rename(tmp_path / "before")
+    assert "split.column would" in of(examined(frames), "time")[0].text
 
 
 LEAKS = {
