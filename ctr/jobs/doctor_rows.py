@@ -8,6 +8,7 @@ from ctr.dataset.schema import Schema
 from ctr.dataset.split_spec import FilesSplit
 from ctr.dataset.store import Dataset, PartName
 from ctr.dataset.twins import Twins, twins
+from ctr.jobs.doctor_labels import Clicks
 from ctr.jobs.findings import Finding
 from ctr.report.units import count, share, shown_window
 
@@ -145,19 +146,20 @@ def _untimed(schema: Schema) -> list[Finding]:
     return [Finding("ok", "time", f'split.by = "{by}", and the schema names no time to compare{how}')]
 
 
-def size_of_test(dataset: Dataset, rate: float, auc: float) -> list[Finding]:
+def size_of_test(dataset: Dataset, train: Clicks, auc: float) -> list[Finding]:
     """The smallest AUC difference that the test rows can tell from none.
 
     Hanley and McNeil, "The meaning and use of the area under a ROC curve", Radiology 1982, for the spread of one AUC;
     two models of one log are correlated, so that their difference spreads less (`_CORRELATION`).
 
     Args:
-        rate: share of clicked rows in train: that of test is sealed.
+        train: its rows, whose share of clicks and spread of weights stand for those of test, which are sealed.
         auc: of a simple model on valid.
     """
     rows = dataset.manifest["rows"]["test"]
     auc = min(max(auc, 0.5), 0.99)
-    positives, negatives = max(rows * rate, 1.0), max(rows * (1.0 - rate), 1.0)
+    rate, effective = train.clicks / train.rows, train.effective
+    positives, negatives = max(rows * rate * effective[0], 1.0), max(rows * (1.0 - rate) * effective[1], 1.0)
     first, second = auc / (2.0 - auc), 2.0 * auc**2 / (1.0 + auc)
     variance = auc * (1.0 - auc) + (positives - 1) * (first - auc**2) + (negatives - 1) * (second - auc**2)
     error = math.sqrt(variance / (positives * negatives))
