@@ -450,16 +450,6 @@ class Config(Strict):
         return self
 
     @model_validator(mode="after")
-    def _shadows_apart(self) -> "Config":
-        if self.selector.shadow and (self.data.encoding == "hashed" or self.embedding.kind != "table"):
-            raise ValueError(
-                'selector.shadow needs embedding.kind = "table" and data.encoding = "vocabulary": where values share '
-                f'rows, copies would take rows from the real ones; found embedding.kind = "{self.embedding.kind}" and '
-                f'data.encoding = "{self.data.encoding}"'
-            )
-        return self
-
-    @model_validator(mode="after")
     def _readable(self) -> "Config":
         if self.data.encoding == "hashed" and self.embedding.kind == "table":
             raise ValueError(
