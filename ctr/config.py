@@ -320,7 +320,7 @@ class Training(Strict):
     eval_every: steps between looks at valid; unset, ten an epoch, evenly spread.
     patience: epochs without a better AUC on valid before stopping; below 1 it stops inside an epoch.
     plateau: the learning rate is multiplied by it after an epoch without a better AUC (1 leaves it alone).
-    order: of the train rows: `shuffled` anew each epoch, or `time`, oldest first (needs a split by time).
+    order: of the train rows: `shuffled` anew each epoch, or `time`, oldest first (needs a split that names a time).
     device: `auto` takes the GPU where there is one.
     threads: of PyTorch, at most the cores that the process may use; 0 takes them all.
     precision: of matrix products in training: `float32`, `tf32` (on CUDA devices that have it) or `bf16`. Weights, and
@@ -446,16 +446,6 @@ class Config(Strict):
             raise ValueError(
                 f"selector.pair_dim = {self.selector.pair_dim} cannot be put together from embedding.lookups = "
                 f"{embedding.lookups} rows of equal width; state a multiple"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _shadows_apart(self) -> "Config":
-        if self.selector.shadow and (self.data.encoding == "hashed" or self.embedding.kind != "table"):
-            raise ValueError(
-                'selector.shadow needs embedding.kind = "table" and data.encoding = "vocabulary": where values share '
-                f'rows, copies would take rows from the real ones; found embedding.kind = "{self.embedding.kind}" and '
-                f'data.encoding = "{self.data.encoding}"'
             )
         return self
 

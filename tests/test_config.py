@@ -106,7 +106,6 @@ WRONG = {
     "[selector]\nratio = 0.0": "selector.ratio[1]: expected greater than 0, found 0.0",
     "[selector]\nratio = [0.5, 1.5]": "selector.ratio[2]: expected less than 1, found 1.5",
     '[selector]\nkind = "frequency"\nratio = 0.5\nshadow = 0.1': 'shadow adds fields to the search of kind = "optfs"',
-    '[selector]\nshadow = 0.1\n[embedding]\nkind = "unified"': 'found embedding.kind = "unified"',
     "[selector]\nshadow = 1.0": "selector.shadow: expected less than 1, found 1.0",
     "[selector]\nratio = true": "selector.ratio: expected a valid list, found True",
     "[selector]\nratio = []": "at least one entry",

@@ -47,7 +47,8 @@ class Batches:
         if order == "time":
             if part.times is None:
                 raise ConfigError(
-                    'training.order = "time" needs rows that have a time: split.by = "time" in the schema'
+                    'training.order = "time" needs rows that have a time: in the schema split.by = "time", or '
+                    'split.column beside split.by = "files"'
                 )
             self.seed = None
             if (np.diff(part.times) < 0).any():

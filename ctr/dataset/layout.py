@@ -226,8 +226,7 @@ class Layout:
 
     def gather(self, part: Part, index: Ints) -> Batch:
         """The rows `index` of `part`, in that order."""
-        ids = part.ids[index]
-        values = part.values[index] if self.scaled and part.values is not None else None
+        ids, values = self._gather_single(part, index)
         if not self._all_single:
             ids = ids[:, self.single]
             values = None if values is None else values[:, self.single]
@@ -260,6 +259,10 @@ class Layout:
         if self.reader is None:
             return ids.astype(np.int64), None, list_ids.astype(np.int64), None
         return self.reader.read(ids, list_ids, slots)
+
+    def _gather_single(self, part: Part, index: Ints) -> tuple[Numbers, npt.NDArray[np.float32] | None]:
+        """Ids, and factors where there are scaled fields, of all single-valued fields of the dataset."""
+        return part.ids[index], part.values[index] if self.scaled and part.values is not None else None
 
     def _gather_vectors(self, part: Part, index: Ints) -> npt.NDArray[np.float32] | None:
         if self._columns is None or part.vectors is None:

@@ -165,7 +165,7 @@ class Passes:
             raise DataError(
                 f'no rows left: schema where = "{self.schema.where}" filters all {self.rows["read"]}'
             )
-        if isinstance(key, TimeKey):
+        if isinstance(key, TimeKey) and isinstance(self.schema.split, TimeSplit):
             cuts = splitting.time_cuts(self._keys, key, self.as_of)
         kinds = len(PARTS) + 3
         counts = np.zeros((kinds, 2), np.int64)
@@ -327,7 +327,7 @@ class Passes:
             "@true_probability": schema.true_probability is not None,
             "@weight": schema.weight is not None,
             "@row_id": schema.row_id is not None,
-            "@time": isinstance(schema.split, TimeSplit),
+            "@time": schema.time_column is not None,
         }
         return [name for name, is_there in there.items() if is_there]
 

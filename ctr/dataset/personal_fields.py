@@ -5,7 +5,7 @@ from typing import Literal
 from ctr.dataset import canonical
 from ctr.dataset.expressions import roots
 from ctr.dataset.schema import Schema
-from ctr.dataset.split_spec import HashSplit, TimeSplit
+from ctr.dataset.split_spec import HashSplit
 from ctr.errors import ConfigError
 from ctr.settings import Strict
 
@@ -47,16 +47,15 @@ def mentioned(schema: Schema) -> frozenset[str]:
     found |= {root for text in texts if text for root in {text, *roots(text)}}
     for join in schema.joins:
         found |= {name for name in (join.on, join.time, join.log_time) if name}
-    if isinstance(schema.split, TimeSplit | HashSplit):
-        found.add(schema.split.column)
-    return frozenset(found | ({schema.row_id} if schema.row_id else set()))
+    by = schema.split.column if isinstance(schema.split, HashSplit) else schema.time_column
+    return frozenset(found | {name for name in (by, schema.row_id) if name})
 
 
 def _refuse_times(schema: Schema, personal: set[str]) -> None:
     """Refuse a time, or a label, that is computed from personal columns alone."""
     uses = [("the label", schema.label)]
-    if isinstance(schema.split, TimeSplit):
-        uses.append(("the split's time", schema.split.column))
+    if schema.time_column is not None:
+        uses.append(("the split's time", schema.time_column))
     for join in schema.joins:
         times = (join.time, schema.log_time(join))
         uses += [(f'a time of join "{join.input}"', name) for name in times if name]

@@ -169,6 +169,26 @@ class Placement:
             demands.append((own.field, rows, own.lookups, own.exact))
         return _laid_out(self, demands)
 
+    def with_copies(self, features: Mapping[str, int], copies: Mapping[str, str]) -> "Placement":
+        """The placement of a network with copies of some fields: as many features on a row as before.
+
+        Where fields share a stretch it grows, and copies share it too; so rows may be other ones than before.
+
+        Args:
+            features: of each field. copies: name of each copy, and the field that is copied.
+        """
+        sharing = {own.field for own in self.stretches if self.shared and not own.exact}
+        before = sum(features[name] for name in sharing)
+        after = before + sum(features[name] for name in copies.values() if name in sharing)
+        demands = []
+        for name, field in [*((own.field, own.field) for own in self.stretches), *copies.items()]:
+            own = self.stretches[self.of(field)]
+            rows = own.rows + own.second_rows * (self.composition == "quotient_remainder")
+            if field in sharing:
+                rows = round(rows * after / max(1, before))
+            demands.append((name, rows, own.lookups, own.exact))
+        return _laid_out(self, demands)
+
     def _rows_each(self, lookups: int) -> int:
         return {"lookup": lookups, "robe": lookups, "multi_hash": 1, "quotient_remainder": 2}[
             self.composition

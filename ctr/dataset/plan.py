@@ -16,7 +16,7 @@ class Plan:
         names: columns of the input and of its side tables.
         fields: the fields to prepare.
         training: whether label, `where` and split apply; otherwise only what the fields need is planned.
-        split_column: the column that the split goes by.
+        split_column: the column that the split names.
 
     Attributes:
         derived: names and expressions, in the order in which they are evaluated.

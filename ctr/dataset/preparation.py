@@ -25,7 +25,6 @@ from ctr.dataset.reading import Chunk
 from ctr.dataset.schema import Schema
 from ctr.dataset.side_tables import Partners, SideTables
 from ctr.dataset.split_keys import SplitKey, split_key
-from ctr.dataset.split_spec import TimeSplit
 from ctr.errors import DataError
 
 _DERIVED_BYTES, _DERIVED_ROW_BYTES = 64 << 20, 8192  # of all derived columns
@@ -38,7 +37,7 @@ class Prepared:
     Attributes:
         frame: per field String (categorical), Float64 (numeric), List(String) or Array(Float32) (vector), null where
             missing; in training also `@row`, `@label`, and where they apply `@true_probability`, `@weight`, `@row_id`
-            and `@key` (what the split goes by).
+            and `@key` (what the split goes by, or the time beside it).
         rows: (n,) number of each row of `frame` in its file, from 0.
         bad: rows that break the schema, as `BAD_ROWS`, those that the reader set aside included.
         count: rows read.
@@ -100,7 +99,7 @@ class Preparation:
                 side_tables,
                 columns,
                 [schema.log_time(join) for join in schema.joins],
-                schema.split.timezone if isinstance(schema.split, TimeSplit) else "UTC",
+                schema.timezone,
             )
         split_column = self.split_key.column if self.split_key else None
         self._plan = Plan(schema, self._sides.names, self._read, training, split_column)

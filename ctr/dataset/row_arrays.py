@@ -46,7 +46,7 @@ class Part:
         labels: (N,) uint8.
         rows: (N,) int64, number of the row in the input.
         weights: (N,) float32, how much each row counts, 1 on average over train; None where all count alike.
-        times: (N,) int64, sortable keys of a split by time; None for any other.
+        times: (N,) int64, sortable keys of the time that the split names; None where it names none.
         vectors: (N, T) float32, the numbers of all vector fields side by side; None where there are none.
         true_probability: (N,) float64, synthetic logs only.
         keep_rate: share of the rows with label 0 that the log holds; 1 where it was not sampled.

@@ -13,7 +13,7 @@ from pydantic import field_validator, model_validator
 
 from ctr.dataset.expression_limits import DERIVED
 from ctr.dataset.field_spec import Cell, FieldSpec, sharing_mistakes
-from ctr.dataset.split_spec import RandomSplit, Split, TimeSplit, parse_duration
+from ctr.dataset.split_spec import FilesSplit, RandomSplit, Split, TimeSplit, parse_duration
 from ctr.settings import Strict, check, load_toml
 
 
@@ -82,7 +82,7 @@ class Join(Strict):
     Without `time` it holds one row per key. With it, each row of the log gets the latest row of its key that is
     strictly older than the impression, and no older than `max_age`.
 
-    time: the side table's column. log_time: the log's, by default the one that the split goes by.
+    time: the side table's column. log_time: the log's, by default the one that the split names.
     at_scoring: where scoring finds the attributes: in the `bundle`, at the `path` that `input` names, or as columns of
         the `row` itself.
     """
@@ -170,7 +170,7 @@ class Schema(Strict):
                 f"pii applies to columns of the input, which are hashed before anything is derived: {_quoted(derived)}"
             )
         for join in self.joins:
-            if join.time is not None and join.log_time is None and not isinstance(self.split, TimeSplit):
+            if join.time is not None and join.log_time is None and self.time_column is None:
                 raise ValueError(
                     f'join "{join.input}": time needs log_time, the log\'s column of times (the split has none)'
                 )
@@ -181,12 +181,21 @@ class Schema(Strict):
         """Share of negatives in the log; 1 where it was not sampled."""
         return float(self.negative_keep_rate or 1.0)
 
+    @property
+    def time_column(self) -> str | None:
+        """The column of times that the split names; None where it names none."""
+        return self.split.column if isinstance(self.split, TimeSplit | FilesSplit) else None
+
+    @property
+    def timezone(self) -> str:
+        """Of times that do not say theirs."""
+        return self.split.timezone if isinstance(self.split, TimeSplit | FilesSplit) else "UTC"
+
     def log_time(self, join: Join) -> str | None:
         """The log's column of times that a join in time goes by; None for any other join."""
         if join.time is None or join.log_time is not None:
             return join.log_time
-        assert isinstance(self.split, TimeSplit), "the schema has checked it"
-        return self.split.column
+        return self.time_column
 
     def digest(self) -> str:
         """36 hexadecimal characters that change with anything the schema says."""

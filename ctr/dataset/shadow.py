@@ -9,11 +9,16 @@ import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from ctr.dataset.batches import Ints, shuffled
-from ctr.dataset.layout import Batch, Layout
+from ctr.dataset.encoding import Numbers
+from ctr.dataset.hashing import Keys, role_key
+from ctr.dataset.layout import Layout
+from ctr.dataset.placement import Placement
 from ctr.dataset.row_arrays import FieldInfo
+from ctr.dataset.split_keys import mixed
 from ctr.dataset.store import Dataset, Part
 from ctr.errors import ConfigError
 
@@ -39,9 +44,6 @@ def shadows(dataset: Dataset, share: float, seed: int) -> Shadows:
     """Copy a share of the fields, at least one.
 
     Fields are drawn by their number of values, so that the values of the copies are like those of the log.
-
-    Args:
-        dataset: with a vocabulary.
 
     Raises:
         ConfigError: no field can be copied.
@@ -74,42 +76,59 @@ def shadows(dataset: Dataset, share: float, seed: int) -> Shadows:
 
 
 def _with(dataset: Dataset, copied: tuple[FieldInfo, ...], copies: list[FieldInfo], features: int) -> Dataset:
-    names = zip(copied, copies, strict=True)
-    own = [
-        dataset.vocabulary.filter(pl.col("field") == field.name).with_columns(
-            pl.lit(other.name).alias("field")
-        )
-        for field, other in names
-    ]
+    own = []
+    for field, other in zip(copied, copies, strict=True):
+        same = dataset.vocabulary.filter(pl.col("field") == field.name)
+        if dataset.hashed:
+            same = same.with_columns(pl.Series("key", _keys_of_copy(same["key"].to_numpy(), other)))
+        own.append(same.with_columns(pl.lit(other.name).alias("field")))
     found = copy.copy(dataset)
     singles = [field for field in dataset.fields if field.kind != "list"]
     found.fields = [*singles, *copies, *(field for field in dataset.fields if field.kind == "list")]
     found.features = features
-    found.__dict__.pop("keys", None)  # counted anew with the vocabulary, where they are asked for
+    for name in ("keys", "_order"):  # made anew of the vocabulary, where they are asked for
+        found.__dict__.pop(name, None)
     found.__dict__["vocabulary"] = pl.concat([dataset.vocabulary, *own])
     return found
+
+
+def _keys_of_copy(keys: Keys, other: FieldInfo) -> Keys:
+    """Keys of the features of a copy, by those of its field: others, so that they are read in other rows."""
+    return mixed(keys, role_key(other.name, "number"))
 
 
 class ShadowLayout(Layout):
     """What a search reads of each row: every feature, and those of the copies, from another row of the same part.
 
     The rows are shuffled anew for each field, part and seed, in constant memory; labels stay where they are.
+
+    Args:
+        shadows: which fields are copied.
+        placement: of fields and copies, where features are hashed.
     """
 
-    def __init__(self, shadows: Shadows) -> None:
-        super().__init__(shadows.dataset)
+    def __init__(self, shadows: Shadows, placement: Placement | None = None) -> None:
+        super().__init__(shadows.dataset, placement=placement)
         self._shadows = shadows
         names = [field.name for field in shadows.dataset.fields]
         self._slots = [names.index(field.name) for field in shadows.copied]
 
-    def gather(self, part: Part, index: Ints) -> Batch:
-        """The rows `index` of `part`, in that order, with what the copies say in them."""
-        batch = super().gather(part, index)
-        columns = [np.asarray(batch.ids)]
+    @property
+    def holdable(self) -> bool:
+        """Never: what the copies say is in no column."""
+        return False
+
+    def _gather_single(self, part: Part, index: Ints) -> tuple[Numbers, npt.NDArray[np.float32] | None]:
+        ids, values = super()._gather_single(part, index)
+        columns = [ids]
         for slot, field, other in zip(self._slots, self._shadows.copied, self._shadows.copies, strict=True):
             rows = shuffled(index, len(part), self._shadows.seed, _SHUFFLES + slot)
-            columns.append(self.numbers[part.ids[rows, slot] - field.offset + other.offset][:, None])
-        values = batch.values
+            own = part.ids[rows, slot]
+            if self.hashed:
+                own = _keys_of_copy(own.view(np.uint64), other).view(np.int64)
+            else:
+                own = own - field.offset + other.offset
+            columns.append(own[:, None])
         if values is not None:
             values = np.hstack([values, np.ones((len(index), len(self._slots)), np.float32)])
-        return replace(batch, ids=np.hstack(columns), values=values)
+        return np.hstack(columns), values

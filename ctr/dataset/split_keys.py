@@ -13,7 +13,7 @@ import polars_hash as plh
 from ctr.dataset import canonical
 from ctr.dataset.expressions import inferred
 from ctr.dataset.schema import Schema
-from ctr.dataset.split_spec import HashSplit, TimeSplit, parse_duration
+from ctr.dataset.split_spec import FilesSplit, HashSplit, TimeSplit, parse_duration
 from ctr.errors import ConfigError, DataError
 
 _MICROSECOND = timedelta(microseconds=1)
@@ -21,7 +21,7 @@ _FORMATS = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d")
 
 
 class SplitKey(Protocol):
-    """What the split goes by: a column, and how its cells become int64."""
+    """What the split goes by, or the time beside it: a column, and how its cells become int64."""
 
     @property
     def column(self) -> str | None:
@@ -39,10 +39,11 @@ class SplitKey(Protocol):
 
 
 def split_key(schema: Schema) -> SplitKey | None:
-    """The key of a schema's split; None where rows are split by number or by file."""
-    if isinstance(schema.split, TimeSplit):
-        return TimeKey(schema.split, schema.read.max_bad_rows)
-    return HashKey(schema.split) if isinstance(schema.split, HashSplit) else None
+    """The key of a schema's split; None where rows are split by number, or by file and have no time."""
+    split = schema.split
+    if isinstance(split, TimeSplit | FilesSplit):
+        return TimeKey(split, schema.read.max_bad_rows) if split.column is not None else None
+    return HashKey(split) if isinstance(split, HashSplit) else None
 
 
 @dataclass
@@ -73,22 +74,25 @@ class TimeKey:
     """Times as integers that sort alike: the number itself, or microseconds since 1970 UTC.
 
     What the column holds is decided by its first chunk; text is parsed, never compared. `kind` says what was found.
+    `split` names the column.
     """
 
-    split: TimeSplit
+    split: TimeSplit | FilesSplit
     tolerance: float = 0.0
     kind: Literal["integer", "float", "datetime"] | None = field(default=None)
 
     @property
-    def column(self) -> str | None:
+    def column(self) -> str:
         """The column that holds the time."""
+        assert self.split.column is not None, "only a split that names one has a key of time"
         return self.split.column
 
     @property
     def reason(self) -> str:
         """What a cell should have been."""
         expected = {"integer": "an integer", "float": "a number", "datetime": "an ISO date or time"}
-        return f"expected {expected[self.kind or 'datetime']} to split by time"
+        use = "to split by time" if isinstance(self.split, TimeSplit) else "as the time of the row"
+        return f"expected {expected[self.kind or 'datetime']} {use}"
 
     def parse(self, values: pl.Series) -> tuple[pl.Series, pl.Series | None]:
         """See `SplitKey.parse`.
@@ -123,9 +127,7 @@ class TimeKey:
         """
         if isinstance(value, int | float):
             if self.kind == "datetime":
-                raise ConfigError(
-                    f'schema split: "{self.split.column}" holds times, found the instant {value}'
-                )
+                raise ConfigError(f'schema split: "{self.column}" holds times, found the instant {value}')
             return int(value) if self.kind == "integer" else int(_sortable(pl.Series([float(value)]))[0])
         if self.kind != "datetime":
             raise ConfigError(f'schema split: "{value}" is a date, but {self._unitless()}')
@@ -144,7 +146,7 @@ class TimeKey:
         return found // _MICROSECOND
 
     def _unitless(self) -> str:
-        name = self.split.column
+        name = self.column
         return (
             f'"{name}" holds numbers, which have no unit; derive a time and split by it, for seconds since 1970: '
             f"[derive] when = 'CAST({name} * 1000000 AS TIMESTAMP)' and split.column = \"when\""

@@ -2,10 +2,17 @@
 
 import re
 from datetime import datetime, timedelta
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BeforeValidator, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 from pydantic import Field as Key
 
 from ctr.settings import Strict, as_text
@@ -38,6 +45,17 @@ def parse_duration(text: str) -> timedelta | None:
     return timedelta(seconds=float(match[1]) * _SECONDS[match[2]]) if match else None
 
 
+def _check_zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError):
+        raise ValueError(f'no such time zone: "{value}" (expected a name such as "Europe/Paris")') from None
+    return value
+
+
+Zone = Annotated[str, AfterValidator(_check_zone)]
+
+
 class TimeSplit(Strict):
     """Oldest rows train, newest rows test; rows of one instant stay on one side of a cut."""
 
@@ -47,7 +65,7 @@ class TimeSplit(Strict):
     test: Annotated[float | int | str, BeforeValidator(as_text)] = 0.1
     gap: str | None = None
     label_matures_after: str | None = None
-    timezone: str = "UTC"
+    timezone: Zone = "UTC"
 
     @field_validator("valid", "test")
     @classmethod
@@ -68,17 +86,6 @@ class TimeSplit(Strict):
     def _duration(cls, value: str | None) -> str | None:
         if value is not None and parse_duration(value) is None:
             raise ValueError(f'expected a duration such as "6h" (units s, m, h, d, w), found "{value}"')
-        return value
-
-    @field_validator("timezone")
-    @classmethod
-    def _zone(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (ZoneInfoNotFoundError, ValueError):
-            raise ValueError(
-                f'no such time zone: "{value}" (expected a name such as "Europe/Paris")'
-            ) from None
         return value
 
     @model_validator(mode="after")
@@ -118,12 +125,32 @@ class RandomSplit(Strict):
 
 
 class FilesSplit(Strict):
-    """The parts are given as files; the patterns are relative to the folder `data.input`."""
+    """The parts are given as files; the patterns are relative to the folder `data.input`.
+
+    column: of times, where the log has one; it moves no row, and says what the parts cover.
+    timezone: of times that do not say theirs.
+    """
 
     by: Literal["files"]
     train: str
     valid: str
     test: str
+    column: str | None = None
+    timezone: Zone = "UTC"
+
+    @model_validator(mode="after")
+    def _zone_of_a_column(self) -> "FilesSplit":
+        if self.column is None and "timezone" in self.model_fields_set:
+            raise ValueError("timezone needs column, the one that says when a row was shown")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _timed_if_said(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Without a column a schema is written, and told by its digest, as before there was the key.
+        content: dict[str, Any] = dump(self)
+        if self.column is None:
+            del content["column"], content["timezone"]
+        return content
 
 
 Split = Annotated[TimeSplit | HashSplit | RandomSplit | FilesSplit, Key(discriminator="by")]

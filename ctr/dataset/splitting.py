@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ctr.dataset.split_keys import TimeKey, mixed
-from ctr.dataset.split_spec import RandomSplit, parse_duration
+from ctr.dataset.split_spec import RandomSplit, TimeSplit, parse_duration
 from ctr.errors import ConfigError, DataError
 
 PARTS = ("train", "valid", "test")
@@ -73,6 +73,7 @@ def time_cuts(keys: Keys, key: TimeKey, as_of: str | int | None = None) -> Cuts:
         DataError: all rows are of one instant.
     """
     split = key.split
+    assert isinstance(split, TimeSplit), "only a split by time is cut"
     low, high = _range(keys)
     moment = None if as_of is None else key.instant(as_of)
     if moment is not None and moment <= low:

@@ -153,7 +153,7 @@ class Dataset:
         """The encoded rows of a part, to be read a stretch at a time: ids, numbers and time; of test nothing more.
 
         Args:
-            labels: whether `@label` is there too.
+            labels: whether `@label` is there too, and `@weight` where rows have weights.
 
         Raises:
             CtrError: labels of test were asked for.
@@ -161,7 +161,7 @@ class Dataset:
         if labels and name == "test":
             raise CtrError('the labels of "test" are sealed: expected "train" or "valid"')
         frame = pl.scan_parquet(self.folder / name / "part-*.parquet")
-        own = {"@label"} if labels else set()
+        own = {"@label", "@weight"} if labels else set()
         told = ("@label", "@true_probability", "@weight", "@row_id")  # all that may say how a row ended
         return frame.drop([column for column in told if column not in own], strict=False)
 

@@ -36,11 +36,11 @@ def examine(dataset: Dataset) -> list[Finding]:
         for field in dataset.fields:
             if field.kind == "vector":
                 said += doctor_fields.label_facts_of_numbers(dataset, field)
-        found += doctor_fields.nearly_the_label(said, clicks["valid"][1])
-        found += doctor_labels.rates(clicks)
+        found += doctor_fields.nearly_the_label(said, clicks["valid"].clicks)
+        found += doctor_labels.rates(dataset, clicks)
         auc, lines = doctor_labels.simple_model(dataset, facts)
         found += lines
-        found += doctor_rows.size_of_test(dataset, clicks["train"][1] / clicks["train"][0], auc)
+        found += doctor_rows.size_of_test(dataset, clicks["train"], auc)
     return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
 
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import polars as pl
 
 from ctr.dataset.store import UNKNOWN, Dataset, FieldInfo
-from ctr.dataset.value_counts import NO_NUMBER, bin_of, missing_of, value_counts
+from ctr.dataset.value_counts import NO_NUMBER, bin_of, missing_of, row_weight, value_counts, weighted
 from ctr.jobs.findings import Finding
 from ctr.report.units import share
 
@@ -30,17 +30,23 @@ _VECTOR_FLOATS = 1 << 25  # of a vector field's rows that are looked at, in one 
 class FieldFacts:
     """What the counts of one field say.
 
+    Where rows have weights, or negatives were sampled, train and valid count by them, but where rows are meant.
+
     values: in train, missing included. rare: share of train rows whose value (nearly) no other train row has.
-    unseen_valid, unseen_test: shares of rows whose value train does not know. auc: on valid, of the click rate that
-    each value had in train; None where labels have one class. explained: share of the entropy of valid labels that
-    these rates explain; below zero where they mislead. scores: value and its log odds against the mean, from train.
+    foretold: the same share by weight. unseen_valid: share of valid whose value train does not know. unseen_test: share
+    of the test rows, whose weights are sealed as their labels are. weighted: whether rows count other than one each.
+    auc: on valid, of the click rate that each value had in train; None where labels have one class. explained: share of
+    the entropy of valid labels that these rates explain; below zero where they mislead. scores: value and its log odds
+    against the mean, from train.
     """
 
     field: FieldInfo
     values: int
     rare: float
+    foretold: float
     unseen_valid: float
     unseen_test: float
+    weighted: bool
     auc: float | None
     explained: float | None
     scores: pl.DataFrame
@@ -61,34 +67,38 @@ class LabelFacts(NamedTuple):
 def facts_of(dataset: Dataset, field: FieldInfo) -> FieldFacts:
     """Count a field and sum up."""
     counts = value_counts(dataset, field)
-    train, valid, test = (counts[part].to_numpy() for part in ("train", "valid", "test"))
-    clicks, valid_clicks = counts["train_clicks"].to_numpy(), counts["valid_clicks"].to_numpy()
-    rate = clicks.sum() / max(train.sum(), 1)
+    rows, test_rows = counts["train"].to_numpy(), counts["test"].to_numpy()
+    train, valid, clicks, valid_clicks = (
+        counts[name].to_numpy() for name in ("train_weight", "valid_weight", "train_clicks", "valid_clicks")
+    )
+    others = np.maximum(valid - valid_clicks, 0.0)  # sums of weights are rounded
+    rate = _part(clicks.sum(), train)
     rates = _rates(clicks, train)
     unknown = np.zeros(len(train), np.bool_)
     if not dataset.hashed and not field.scaled:
         unknown = (counts["value"] == UNKNOWN).to_numpy()
     there = counts["value"].to_numpy() != missing_of(dataset, field)
-    rare = train[there & (unknown | (train == 1))].sum()
-    strange = unknown | (train == 0)
+    rare = there & (unknown | (rows == 1))
+    strange = unknown | (train == 0.0)
     odds = np.log(np.clip(rates, 1e-9, None)) - np.log(np.clip(1.0 - rates, 1e-9, None))
-    level = odds_of(float(rate))
+    level = odds_of(rate)
     return FieldFacts(
         field,
-        values=int((train > 0).sum()),
-        rare=_part(rare, train),
+        values=int((rows > 0).sum()),
+        rare=_part(rows[rare].sum(), rows),
+        foretold=_part(train[rare].sum(), train),
         unseen_valid=_part(valid[strange].sum(), valid),
-        unseen_test=_part(test[strange].sum(), test),
-        auc=_auc(rates, valid_clicks, valid - valid_clicks),
-        explained=_explained(rates, valid_clicks, valid - valid_clicks),
+        unseen_test=_part(test_rows[strange].sum(), test_rows),
+        weighted=weighted(dataset),
+        auc=_auc(rates, valid_clicks, others),
+        explained=_explained(rates, valid_clicks, others),
         scores=pl.DataFrame({"value": counts["value"], "score": odds - level}),
     )
 
 
-def _rates(clicks: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> Floats:
+def _rates(clicks: Floats, train: Floats) -> Floats:
     """The click rate (T,) of each value in train, drawn towards that of all rows."""
-    mean = clicks.sum() / max(rows.sum(), 1)
-    return np.asarray((clicks + SHRINKAGE * mean) / (rows + SHRINKAGE))
+    return np.asarray((clicks + SHRINKAGE * _part(clicks.sum(), train)) / (train + SHRINKAGE))
 
 
 def odds_of(rate: float) -> float:
@@ -97,11 +107,12 @@ def odds_of(rate: float) -> float:
     return float(np.log(rate / (1.0 - rate)))
 
 
-def _part(count: int, of: npt.NDArray[np.int64]) -> float:
-    return float(count) / max(int(of.sum()), 1)
+def _part(share: float, of: Floats | npt.NDArray[np.int64]) -> float:
+    total = float(of.sum())
+    return float(share) / total if total else 0.0
 
 
-def _auc(rates: Floats, positives: npt.NDArray[np.int64], negatives: npt.NDArray[np.int64]) -> float | None:
+def _auc(rates: Floats, positives: Floats, negatives: Floats) -> float | None:
     from sklearn.metrics import roc_auc_score
 
     if not positives.sum() or not negatives.sum():
@@ -111,15 +122,13 @@ def _auc(rates: Floats, positives: npt.NDArray[np.int64], negatives: npt.NDArray
     return float(roc_auc_score(labels, np.concatenate([rates, rates]), sample_weight=weights))
 
 
-def _explained(
-    rates: Floats, positives: npt.NDArray[np.int64], negatives: npt.NDArray[np.int64]
-) -> float | None:
+def _explained(rates: Floats, positives: Floats, negatives: Floats) -> float | None:
     """1 - log loss over entropy, of the labels counted."""
-    rows, clicks = positives.sum() + negatives.sum(), positives.sum()
-    if not clicks or clicks == rows:
+    total, clicks = positives.sum() + negatives.sum(), positives.sum()
+    if not clicks or clicks == total:
         return None
-    rates, mean = np.clip(rates, 1e-6, 1.0 - 1e-6), clicks / rows
-    loss = -(positives * np.log(rates) + negatives * np.log1p(-rates)).sum() / rows
+    rates, mean = np.clip(rates, 1e-6, 1.0 - 1e-6), clicks / total
+    loss = -(positives * np.log(rates) + negatives * np.log1p(-rates)).sum() / total
     entropy = -(mean * np.log(mean) + (1.0 - mean) * np.log1p(-mean))
     return float(1.0 - loss / entropy)
 
@@ -137,25 +146,33 @@ def label_facts_of_numbers(dataset: Dataset, field: FieldInfo) -> list[LabelFact
     rows = max(1, _VECTOR_FLOATS // field.size)
     parts = [
         dataset.scanned(part, labels=True)
-        .select("@label", pl.col(field.name) != missing_of(dataset, field), f"@vector:{field.name}")
+        .select(
+            "@label",
+            row_weight(dataset),
+            pl.col(field.name) != missing_of(dataset, field),
+            f"@vector:{field.name}",
+        )
         .head(rows)
         .collect(engine="streaming")
         for part in ("train", "valid")
     ]
-    labels = [part["@label"].to_numpy().astype(np.int64) for part in parts]
+    weights = [part["@weight"].to_numpy() for part in parts]
+    clicked = [part["@label"].to_numpy() * part["@weight"].to_numpy() for part in parts]
     there = np.concatenate([part[field.name].to_numpy() for part in parts])
     numbers = np.concatenate([part[f"@vector:{field.name}"].to_numpy() for part in parts])  # (N, size)
-    cut, found = len(labels[0]), []
+    cut, found = len(weights[0]), []
     for number in range(field.size):
         _, bins = np.unique(np.where(there, bin_of(numbers[:, number]), NO_NUMBER), return_inverse=True)
-        size = int(bins.max()) + 1
-        train, valid = np.bincount(bins[:cut], minlength=size), np.bincount(bins[cut:], minlength=size)
-        clicks, valid_clicks = (
-            np.bincount(own, weights=label, minlength=size).astype(np.int64)
-            for own, label in zip((bins[:cut], bins[cut:]), labels, strict=True)
+        size, own = int(bins.max()) + 1, (bins[:cut], bins[cut:])
+        (train, valid), (clicks, valid_clicks) = (
+            [
+                np.bincount(bin, weights=mass, minlength=size).astype(np.float64)
+                for bin, mass in zip(own, masses, strict=True)
+            ]
+            for masses in (weights, clicked)
         )
         rates = _rates(clicks, train)
-        others = valid - valid_clicks
+        others = np.maximum(valid - valid_clicks, 0.0)
         column = f'number {number} of field "{field.name}"'
         facts = _auc(rates, valid_clicks, others), _explained(rates, valid_clicks, others)
         found.append(LabelFacts(field.name, column, *facts))
@@ -216,18 +233,21 @@ def of_another_world(facts: list[FieldFacts]) -> list[Finding]:
     for fact in facts:
         if fact.rare >= _ROW_ID or fact.field.scaled:
             continue
-        name, unseen = fact.field.name, max(fact.unseen_valid, fact.unseen_test)
-        figures = {"valid": fact.unseen_valid, "test": fact.unseen_test, "foretold": fact.rare}
+        name = fact.field.name
+        # Test counts by rows, and is held against the rows of train.
+        unseen = ((fact.unseen_valid, fact.foretold), (fact.unseen_test, fact.rare))
+        figures = {"valid": fact.unseen_valid, "test": fact.unseen_test, "foretold": fact.foretold}
+        valid = "valid, by weight," if fact.weighted else "the valid rows"
         found = (
-            f'field "{name}": train does not know the values of {share(fact.unseen_valid)} of the valid rows and '
+            f'field "{name}": train does not know the values of {share(fact.unseen_valid)} of {valid} and '
             f"{share(fact.unseen_test)} of the test rows"
         )
-        if unseen >= _ONE_PART:
+        if max(fact.unseen_valid, fact.unseen_test) >= _ONE_PART:
             advice = "the values belong to one part, like a date: nothing learned of them is ever used; take it out"
             lines.append(Finding("warn", "values of one part", found, advice, (name,), figures))
-        elif unseen >= _UNSEEN and unseen >= _FORETOLD * fact.rare:
+        elif any(seen >= _UNSEEN and seen >= _FORETOLD * own for seen, own in unseen):
             advice = (
-                f"within train it is {share(fact.rare)}: the parts are different worlds, and keeping its values is "
+                f"within train it is {share(fact.foretold)}: the parts are different worlds, and keeping its values is "
                 "worth less than train says"
             )
             lines.append(Finding("warn", "unseen values", found, advice, (name,), figures))

@@ -2,11 +2,15 @@
 
 import math
 
+import polars as pl
+
 from ctr.dataset.schema import Schema
-from ctr.dataset.store import Dataset
+from ctr.dataset.split_spec import FilesSplit
+from ctr.dataset.store import Dataset, PartName
 from ctr.dataset.twins import Twins, twins
+from ctr.jobs.doctor_labels import Clicks
 from ctr.jobs.findings import Finding
-from ctr.report.units import count, share
+from ctr.report.units import count, share, shown_window
 
 _COPIES = 0.005  # of the rows of a part: fewer copies move no AUC that one would report
 _AGREE = (
@@ -67,8 +71,11 @@ def time_of_parts(dataset: Dataset) -> list[Finding]:
     window = _windows(dataset)
     if not window:
         return _untimed(dataset.schema)
+    if isinstance(dataset.schema.split, FilesSplit):
+        return _times_of_files(dataset, window) or [_APART]
     lines = []
-    for before, after in (("train", "valid"), ("valid", "test")):
+    pairs: tuple[tuple[PartName, PartName], ...] = (("train", "valid"), ("valid", "test"))
+    for before, after in pairs:
         late, early = window[before][1], window[after][0]
         if late >= early:
             text = (
@@ -77,16 +84,40 @@ def time_of_parts(dataset: Dataset) -> list[Finding]:
             advice = "the files are not as they were written: delete the dataset and ingest again"
             figures = {f"{before}_last": float(late), f"{after}_first": float(early)}
             lines.append(Finding("error", "time", text, advice, figures=figures))
-    return lines or [Finding("ok", "time", "train ends before valid begins, and valid before test")]
+    return lines or [_APART]
 
 
-def _windows(dataset: Dataset) -> dict[str, tuple[int, int]]:
-    import polars as pl
+_APART = Finding("ok", "time", "train ends before valid begins, and valid before test")
 
-    found: dict[str, tuple[int, int]] = {}
+
+def _times_of_files(dataset: Dataset, window: dict[PartName, tuple[int, int]]) -> list[Finding]:
+    """Parts that were given as files and overlap in time, which is as it may be, but another question."""
+    lines, shown = [], dataset.manifest["window"]
+    pairs: tuple[tuple[PartName, PartName], ...] = (("train", "valid"), ("train", "test"), ("valid", "test"))
+    for before, after in pairs:
+        early = window[after][0]
+        rows = dataset.scanned(before).select(pl.len(), (pl.col("@time") >= early).sum().alias("late"))
+        total, late = rows.collect(engine="streaming").row(0)
+        if late:
+            text = (
+                f"{before} covers {shown_window(shown[before])}, and {after} {shown_window(shown[after])}: "
+                f"{share(late / total)} of the {before} rows are no older than the first of {after}"
+            )
+            advice = (
+                f"{before} then knows times that {after} is asked about; give it files that end before {after} begins, "
+                'or use split.by = "time"'
+            )
+            figures = {f"{before}_last": float(window[before][1]), f"{after}_first": float(early)}
+            lines.append(Finding("warn", "time", text, advice, figures=figures | {"share": late / total}))
+    return lines
+
+
+def _windows(dataset: Dataset) -> dict[PartName, tuple[int, int]]:
+    found: dict[PartName, tuple[int, int]] = {}
     if "@time" not in dataset.manifest["row_columns"]:
         return found
-    for part in ("train", "valid", "test"):
+    parts: tuple[PartName, ...] = ("train", "valid", "test")
+    for part in parts:
         frame = dataset.scanned(part)
         ends = frame.select(pl.col("@time").min().alias("low"), pl.col("@time").max().alias("high"))
         low, high = ends.collect(engine="streaming").row(0)
@@ -106,27 +137,29 @@ def _untimed(schema: Schema) -> list[Finding]:
     if clocks:
         text = f'rows have a time ({", ".join(clocks)}), but split.by = "{by}" does not ask it'
         how = (
-            "make sure that the files follow each other in time"
+            "name it (split.column), to see whether the files follow each other in time"
             if by == "files"
             else 'train then knows days that test is asked about; use split.by = "time"'
         )
         return [Finding("warn", "time", text, how)]
-    return [Finding("ok", "time", f'split.by = "{by}", and the schema names no time to compare')]
+    how = " (split.column would)" if by == "files" else ""
+    return [Finding("ok", "time", f'split.by = "{by}", and the schema names no time to compare{how}')]
 
 
-def size_of_test(dataset: Dataset, rate: float, auc: float) -> list[Finding]:
+def size_of_test(dataset: Dataset, train: Clicks, auc: float) -> list[Finding]:
     """The smallest AUC difference that the test rows can tell from none.
 
     Hanley and McNeil, "The meaning and use of the area under a ROC curve", Radiology 1982, for the spread of one AUC;
     two models of one log are correlated, so that their difference spreads less (`_CORRELATION`).
 
     Args:
-        rate: share of clicked rows in train: that of test is sealed.
+        train: its rows, whose share of clicks and spread of weights stand for those of test, which are sealed.
         auc: of a simple model on valid.
     """
     rows = dataset.manifest["rows"]["test"]
     auc = min(max(auc, 0.5), 0.99)
-    positives, negatives = max(rows * rate, 1.0), max(rows * (1.0 - rate), 1.0)
+    rate, effective = train.clicks / train.rows, train.effective
+    positives, negatives = max(rows * rate * effective[0], 1.0), max(rows * (1.0 - rate) * effective[1], 1.0)
     first, second = auc / (2.0 - auc), 2.0 * auc**2 / (1.0 + auc)
     variance = auc * (1.0 - auc) + (positives - 1) * (first - auc**2) + (negatives - 1) * (second - auc**2)
     error = math.sqrt(variance / (positives * negatives))

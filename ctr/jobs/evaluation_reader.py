@@ -13,7 +13,7 @@ from ctr.dataset.personal import Personal
 from ctr.dataset.preparation import Preparation, Prepared
 from ctr.dataset.reading import Chunk, chunks
 from ctr.dataset.schema import Schema
-from ctr.dataset.split_spec import RandomSplit, TimeSplit
+from ctr.dataset.split_spec import RandomSplit
 from ctr.errors import ConfigError, nearest
 from ctr.serving.joins import table_at_path
 from ctr.serving.reading_keys import reading_keys
@@ -53,7 +53,7 @@ class LogReader:
         bias = [spec for spec in schema.fields if spec.role == "bias"]
         self.logs_bias = all(_there(spec.name, schema, columns) for spec in bias)
         self._served = [] if self.logs_bias else bias
-        if isinstance(schema.split, TimeSplit) and not _there(schema.split.column, schema, columns):
+        if schema.time_column is not None and not _there(schema.time_column, schema, columns):
             schema = schema.model_copy(update={"split": RandomSplit(by="random")})
         sides = self._side_tables(scorer)
         as_served = {spec.name for spec in self._served}

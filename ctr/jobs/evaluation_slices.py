@@ -122,9 +122,7 @@ def time_slices(file: ScoreFile, key: TimeKey) -> Times:
             if _YEARS[0] * factor <= low <= high <= _YEARS[1] * factor:
                 ticks, unit = factor, f"{name} since 1970, as their size suggests"
     if ticks is None:
-        return Times(
-            key.split.column, unit, str(shown(low)), str(shown(high)), _windows(file, key, low, high)
-        )
+        return Times(key.column, unit, str(shown(low)), str(shown(high)), _windows(file, key, low, high))
     moment = (pl.col(TIME) * (10**6 // ticks)).cast(pl.Datetime("us", "UTC"))
     day = moment.dt.convert_time_zone(key.split.timezone).dt.date()
     counts = file.lazy().group_by(day.alias(DAY)).len().sort(DAY).collect(engine="streaming")
@@ -132,7 +130,7 @@ def time_slices(file: ScoreFile, key: TimeKey) -> Times:
     first, last = (
         datetime.fromtimestamp(end / ticks, UTC).strftime("%Y-%m-%d %H:%M:%S UTC") for end in (low, high)
     )
-    return Times(key.split.column, unit, first, last, slices)
+    return Times(key.column, unit, first, last, slices)
 
 
 def _windows(file: ScoreFile, key: TimeKey, low: int, high: int) -> list[Slice]:

@@ -19,7 +19,6 @@ from ctr.dataset.crosses import CrossKeys
 from ctr.dataset.feature_set import DroppedReads, FeatureSet
 from ctr.dataset.layout import Layout
 from ctr.dataset.pairs import PairNames
-from ctr.dataset.shadow import ShadowLayout
 from ctr.dataset.stacked import stacked
 from ctr.dataset.store import Dataset, Part
 from ctr.errors import CtrError, shown_bytes
@@ -462,7 +461,7 @@ class Trainer:
         if (price, grain) not in self._searches:
             name = f"search-{price:g}" if grain == "value" else f"search-fields-{price:g}"
             shadows = self.networks.shadows if grain == "value" else None
-            layout = self.networks.numbered if shadows is None else ShadowLayout(shadows)
+            layout = self.networks.searched if grain == "value" else self.networks.numbered
             with self._stage(name, "search" if grain == "value" else "search-fields") as watcher:
                 found = optfs.search(
                     self.networks.fresh() if shadows is None else self.networks.shadowed(shadows),

@@ -82,13 +82,22 @@ class Networks:
             self.everything = Layout(dataset, placement=self.placement, kept=KeptValues.everything(owners))
         self.architecture = compact_architecture(stated, self.numbered)
         self.shadows: Shadows | None = None
-        largest, read = self.architecture, dataset
+        # What a search of values reads.
+        self.searched, largest, read = self.numbered, self.architecture, dataset
         if config.selector.shadow:
             self.shadows = shadows(dataset, config.selector.shadow, config.seed)
-            largest, read = compact_architecture(stated, ShadowLayout(self.shadows)), self.shadows.dataset
-        self._searched = largest
+            self.searched = ShadowLayout(self.shadows, self._with_copies(self.shadows))
+            largest, read = compact_architecture(stated, self.searched), self.shadows.dataset
+        self._largest = largest
         gates = read.features if config.selector.searches_features else 0
         require_memory(config, largest, device, read, gates)
+
+    def _with_copies(self, shadows: Shadows) -> Placement | None:
+        if self.placement is None:
+            return None
+        names = zip(shadows.copies, shadows.copied, strict=True)
+        copies = {other.name: field.name for other, field in names}
+        return self.placement.with_copies(feature_counts(self._dataset), copies)
 
     def fresh(self) -> Network:
         """Over all features."""
@@ -96,12 +105,16 @@ class Networks:
 
     def shadowed(self, shadows: Shadows) -> Network:
         """Over all features and those of shadow fields, for a search."""
-        return self._fresh(self._searched, shadows.dataset)
+        return self._fresh(self._largest, shadows.dataset)
 
     def start(self, searched: Network, shadows: Shadows) -> Network:
-        """Over all features, as the search of `shadowed` has left its weights to retrain from."""
+        """Over all features, as the search of `shadowed` has left its weights to retrain from.
+
+        NOTE[DIFF] Where rows are shared, the copies move them, and retraining starts from fresh weights: see `compact`.
+        """
         # Weights that nothing was learned by yet are those of every other model of the job.
-        return without_shadows(searched, shadows) if self._config.selector.rewind_epoch else self.fresh()
+        rewound = self._config.selector.rewind_epoch and self.placement is None
+        return without_shadows(searched, shadows) if rewound else self.fresh()
 
     def _fresh(self, architecture: Architecture, dataset: Dataset) -> Network:
         torch.manual_seed(self._seed)

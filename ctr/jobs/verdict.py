@@ -171,7 +171,7 @@ def model_entry(
         return {
             "trained_on": list(names),
             "steps": model.best_step,
-            "window": [ends[0], ends[-1]] if ends else None,
+            "window": [min(ends), max(ends)] if ends else None,  # parts given as files come in any order
             "metrics": metrics,
         }
 

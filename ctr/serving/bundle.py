@@ -39,7 +39,6 @@ from ctr.dataset.placed import PlacedFeatures, PlacedKeys
 from ctr.dataset.placement import Placement
 from ctr.dataset.preparation import side_table_path
 from ctr.dataset.schema import Schema
-from ctr.dataset.split_spec import TimeSplit
 from ctr.serving.golden_pairs import COLUMNS
 from ctr.serving.limits import check_parquet, check_tensors, read_parquet, refusing
 from ctr.serving.manifest import (
@@ -234,8 +233,8 @@ class Bundle:
         texts = [*schema.derive.values(), schema.label, schema.where, schema.weight, schema.row_id]
         names = {*self.columns, *(field.name for field in schema.fields)}
         names |= {root for text in texts if text for root in roots(text)}
-        if isinstance(schema.split, TimeSplit):
-            names.add(schema.split.column)
+        if schema.time_column is not None:
+            names.add(schema.time_column)
         for join in schema.joins:
             names |= {name for name in (join.on, join.time, schema.log_time(join)) if name}
         return names

@@ -11,7 +11,7 @@ from ctr.dataset.field_spec import FieldSpec
 from ctr.dataset.plain_cells import BLANKS
 from ctr.dataset.preparation import side_table_path
 from ctr.dataset.schema import Schema
-from ctr.dataset.split_spec import TimeSplit, parse_duration
+from ctr.dataset.split_spec import parse_duration
 
 VERSION = 2
 HASH = {
@@ -78,7 +78,7 @@ def _joins(schema: Schema) -> list[dict[str, Any]]:
                 "time": join.time,
                 "log_time": schema.log_time(join),
                 "max_age_seconds": None if longest is None else longest.total_seconds(),
-                "timezone": schema.split.timezone if isinstance(schema.split, TimeSplit) else "UTC",
+                "timezone": schema.timezone,
             }
         )
     return found

@@ -28,7 +28,7 @@ from ctr.dataset.personal_fields import personal_fields
 from ctr.dataset.preparation import Preparation, side_table_path
 from ctr.dataset.reading import Chunk, chunks
 from ctr.dataset.schema import Join, Schema
-from ctr.dataset.split_spec import FilesSplit, TimeSplit
+from ctr.dataset.split_spec import FilesSplit
 from ctr.dataset.store import FIRST_VALUE, UNKNOWN, Dataset
 from ctr.errors import CtrError, DataError
 from ctr.network.network import Architecture, Network
@@ -316,11 +316,10 @@ class _Golden(NamedTuple):
 def _write_schema(built: Path, schema: Schema, kept: Sequence[str], tables: Sequence[pl.DataFrame]) -> Schema:
     """The schema without what the kept fields do not need, and the side tables that they need.
 
-    Label, `where`, weight, row id and the time that the split goes by stay, with what they are derived from, so that a
+    Label, `where`, weight, row id and the time that the split names stay, with what they are derived from, so that a
     bundle can be evaluated on other rows.
     """
-    time = schema.split.column if isinstance(schema.split, TimeSplit) else None
-    expressions = (schema.label, schema.where, schema.weight, schema.row_id, time)
+    expressions = (schema.label, schema.where, schema.weight, schema.row_id, schema.time_column)
     needed = [*kept, *(root for text in expressions if text for root in roots(text))]
     for name in needed:  # grows while it is read
         if name in schema.derive:

@@ -335,6 +335,19 @@ def test_time_order_is_oldest_first_and_the_order_of_the_input_where_times_are_a
     assert sorted(rows) == sorted(part.rows)
 
 
+def test_time_order_of_a_log_in_files_goes_by_the_time_that_its_split_names(tmp_path):
+    for part, times in {"train": [5, 3, 9, 4], "valid": [7, 8], "test": [1, 2]}.items():
+        lines = [f"{row % 2},u{row},{time}" for row, time in enumerate(times)]
+        (tmp_path / f"{part}.csv").write_text("\n".join(["click,user,t", *lines]))
+    split = {"by": "files", "column": "t", **{part: f"{part}.csv" for part in ("train", "valid", "test")}}
+    schema = check(
+        {"name": "log", "label": "click", "split": split, "fields": [{"name": "user"}]}, Schema, "schema"
+    )
+    found = Dataset(ingest(schema, tmp_path, tmp_path / "data"))
+    batches = Batches(found.part("train"), Layout(found), 3, seed=7, order="time")
+    assert np.concatenate([batch.rows for batch in batches.epoch()]).tolist() == [1, 3, 0, 2]
+
+
 def test_time_order_needs_a_split_by_time(dataset_of):
     found = dataset_of({"user": ["a", "b"] * 200}, [{"name": "user"}], split={"by": "random"})
     with pytest.raises(ConfigError, match=r"training.order.*split.by"):

@@ -16,6 +16,8 @@ from ctr.dataset.inputs import find_files
 from ctr.dataset.preparation import Preparation
 from ctr.dataset.reading import chunks, column_names
 from ctr.dataset.schema import Schema
+from ctr.errors import ConfigError
+from ctr.settings import check
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 PARTS = ("train", "valid", "test")
@@ -300,6 +302,85 @@ def test_given_files_are_the_parts(write, run, tmp_path, rows_of, small_log):
     assert [rows_of(folder, part).height for part in PARTS] == [300, 50, 50]
     assert rows_of(folder, "test")["@row"].to_list() == list(range(350, 400))
     assert [entry["name"] for entry in manifest_of(folder)["inputs"]] == ["a.csv", "b.csv", "v.csv", "t.csv"]
+
+
+@pytest.fixture
+def given_files(write, run, tmp_path, small_log):
+    """Ingests rows of the small log, dealt out to three files in turn; the second row of valid may be another."""
+
+    def build(broken=None, **keys):
+        shutil.rmtree(tmp_path / "logs", ignore_errors=True)
+        header, *lines = small_log.splitlines()
+        lines = [broken if broken and row == 5 else line for row, line in enumerate(lines)]
+        for part, name in enumerate(PARTS):
+            write(f"logs/{name}.csv", "\n".join([header, *lines[part::4]]))
+        split = {"by": "files", **{name: f"{name}.csv" for name in PARTS}} | keys
+        return run(tmp_path / "logs", fields=FIELDS[:2], split=split, read={"max_bad_rows": 0.01})
+
+    return build
+
+
+def test_a_split_by_files_without_a_time_is_what_it_was_before_it_could_name_one(given_files, make_schema):
+    # Digests of before there was the key: datasets of such schemas are found again.
+    split = {"by": "files", "train": "[ab].csv", "valid": "v.csv", "test": "t.csv"}
+    assert make_schema(split=split).digest() == "9746428edfb5f0ffbac0a60f5d5e7fae8d71"
+    folder = given_files()
+    manifest = manifest_of(folder)
+    assert manifest["schema"]["split"] == {"by": "files", **{name: f"{name}.csv" for name in PARTS}}
+    assert (manifest["row_columns"], manifest["window"]) == ([], None)
+    assert manifest_of(given_files(column="day"))["digest"] != manifest["digest"]
+
+
+def test_files_that_name_a_time_keep_it_with_their_rows(given_files, rows_of):
+    plain, timed = given_files(), given_files(column="day", timezone="Europe/Paris")
+    for part in PARTS:
+        rows = rows_of(timed, part)
+        assert rows.drop("@time").equals(rows_of(plain, part))
+        days = (
+            pl.from_epoch(rows["@time"], "us")
+            .dt.replace_time_zone("UTC")
+            .dt.convert_time_zone("Europe/Paris")
+        )
+        numbers = rows["@row"].to_numpy()
+        starts = {
+            name: sum(rows_of(plain, other).height for other in PARTS[:at]) for at, name in enumerate(PARTS)
+        }
+        there = 4 * (numbers - starts[part]) + PARTS.index(part)  # rows were dealt out in turn
+        assert (days.dt.day().to_numpy() == there // 20 + 1).all()
+    window = manifest_of(timed)["window"]
+    assert window["train"] == ["2023-12-31T23:00:00+00:00", "2024-01-19T23:00:00+00:00"]
+    assert list(window) == list(PARTS)
+
+
+def test_rows_without_a_usable_time_are_set_aside_though_their_file_is_their_part(given_files):
+    line = "1,u4,5,a,soon"
+    assert manifest_of(given_files(line))["rows"]["set_aside"] == 0
+    folder = given_files(line, column="day")
+    (bad,) = pl.read_parquet(folder / "set_aside.parquet").to_dicts()
+    assert (bad["column"], bad["found"], bad["file"]) == ("day", "soon", "valid.csv")
+    assert bad["reason"] == "expected an ISO date or time as the time of the row"
+    assert manifest_of(folder)["rows"]["valid"] == manifest_of(given_files(line))["rows"]["valid"] - 1
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"timezone": "Europe/Paris"}, "timezone needs column, the one that says when a row was shown"),
+        ({"column": "day", "timezone": "Paris"}, 'split.timezone: no such time zone: "Paris"'),
+        ({"column": "day", "gap": "6h"}, "split.gap: unknown key"),
+    ],
+)
+def test_a_time_of_files_that_says_too_much_is_refused(given_files, keys, message):
+    with pytest.raises(ConfigError, match=message):
+        given_files(**keys)
+
+
+def test_an_as_of_date_needs_a_split_by_time_also_where_files_name_one(given_files, tmp_path):
+    schema = check(manifest_of(given_files(column="day"))["schema"], Schema, "schema")
+    with pytest.raises(
+        ConfigError, match=r'as_of = "2024-01-09" needs a split by time, found split.by = "files"'
+    ):
+        ingest(schema, tmp_path / "logs", tmp_path / "datasets", as_of="2024-01-09")
 
 
 def test_side_tables_are_joined_counted_and_kept(write, run, tmp_path, rows_of, small_log):

@@ -610,3 +610,30 @@ def test_keys_of_fields_with_rows_of_their_own_are_refused_as_nothing_numbers_th
     with pytest.raises(ConfigError, match=r'field "hour" has a row for each value.*collision_free'):
         PlacedKeys(placement, ["user", "hour"])
     PlacedKeys(placement, ["user"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(cases(), st.integers(0, 200), st.data())
+def test_copies_of_fields_leave_as_many_features_on_a_row_as_before(case, more, data):
+    placement = case.placed(rows=case.needed + more)
+    copied = data.draw(st.lists(st.sampled_from(list(case.features)), min_size=1, unique=True))
+    copies = {f"{name} (shuffled)": name for name in copied}
+    found = placement.with_copies(case.features, copies)
+    assert [own.field for own in found.stretches] == [*case.features, *copies]
+    for own in found.stretches:
+        of = placement.stretches[placement.of(copies.get(own.field, own.field))]
+        assert (own.lookups, own.exact) == (of.lookups, of.exact)
+        if placement.shared and not own.exact:
+            hashed = [name for name in case.features if not placement.stretches[placement.of(name)].exact]
+            before = sum(case.features[name] for name in hashed)
+            after = before + sum(case.features[name] for name in copied if name in hashed)
+            both = own.rows + own.second_rows, of.rows + of.second_rows
+            assert both[0] == pytest.approx(both[1] * after / before, abs=1.01)
+        else:
+            assert (own.rows, own.second_rows) == (of.rows, of.second_rows)
+    # No row is that of two stretches, but where all fields share one.
+    spans = sorted({(own.start, own.rows) for own in found.stretches})
+    assert [start for start, _ in spans] == [1, *(start + rows for start, rows in spans[:-1])]
+    assert sum(spans[-1]) == found.rows
+    if not any(own.exact for own in found.stretches) and not placement.shared:
+        assert found.stretches[: len(case.features)] == placement.stretches

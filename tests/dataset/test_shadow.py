@@ -3,12 +3,17 @@
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from ctr.dataset.batches import Batches
+from ctr.dataset.ingest import ingest
 from ctr.dataset.layout import Layout
+from ctr.dataset.placement import place
 from ctr.dataset.shadow import ShadowLayout, shadows
 from ctr.dataset.store import Dataset
 from ctr.errors import ConfigError
+from ctr.selection.compaction import feature_counts
+from ctr.training.feeding import hold
 
 FIELDS = [
     {"name": "tags", "kind": "list", "separator": "|"},
@@ -53,6 +58,63 @@ def test_real_ids_numbers_and_labels_are_those_of_a_search_without_copies(datase
     assert np.array_equal(more["values"][:, :3], plain["values"])
     assert (more["values"][:, 3:] == 1.0).all()
     assert np.array_equal(more["labels"], plain["labels"])
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("encoding", ["vocabulary", "hashed"])
+def test_where_features_are_hashed_copies_are_shuffled_alike_and_read_rows_by_keys_of_their_own(
+    encoding, shared, write, tmp_path, make_schema, small_log
+):
+    # The last users are in valid alone: train knows neither them nor, in the copy, their keys.
+    lines = [
+        line.replace(",u7,", ",u0,") if row < 300 else line for row, line in enumerate(small_log.splitlines())
+    ]
+    schema = make_schema(fields=FIELDS, split={"by": "time", "column": "day", "valid": 0.2, "test": 0.1})
+    path = write("log.csv", "\n".join(lines))
+    dataset = Dataset(ingest(schema, path, tmp_path / "datasets", encoding=encoding))
+    placement = place(feature_counts(dataset), shared=shared, dim=4, linear=1, rows=12)
+    next(
+        iter(Batches(dataset.part("train"), Layout(dataset, placement=placement), 8).epoch())
+    )  # sorts the keys
+    found = shadows(dataset, 0.3, seed=1)
+    (field,), (other,) = found.copied, found.copies
+    assert field.name == "user"
+    layout = ShadowLayout(found, placement.with_copies(feature_counts(dataset), {other.name: field.name}))
+    for name in ("train", "valid"):
+        part = dataset.part(name)
+        batches = [
+            next(iter(Batches(part, own, 400, seed=1).epoch()))
+            for own in (Layout(dataset, placement=placement), layout)
+        ]
+        plain, more = batches
+        assert np.array_equal(more.ids[:, :3], plain.ids)  # user, price, day
+        assert np.array_equal(more.values[:, :3], plain.values)
+        assert np.array_equal(more.list_ids, plain.list_ids)
+        assert np.array_equal(more.labels, plain.labels)
+        real, shuffled = plain.ids[:, 0], more.ids[:, 3]
+        moved = np.where(shuffled, shuffled - other.offset + field.offset, 0)
+        assert np.array_equal(np.sort(real), np.sort(moved))  # marginally equal
+        assert (real == moved).mean() < 0.35
+        assert (real <= 1 + field.offset).any() == (name == "valid")  # unknown
+        # A feature of the copy is read at one place, within the stretch of the copy, and not where its value is.
+        own = layout.placement.stretches[layout.placement.of(other.name)]
+        rows = more.places[:, 3]
+        assert ((rows[shuffled > 0] >= own.start) & (rows[shuffled > 0] < own.start + own.rows)).all()
+        assert len(np.unique(np.column_stack([shuffled, rows]), axis=0)) == len(np.unique(shuffled))
+        at = {number: tuple(place - own.start) for number, place in zip(moved, rows, strict=True)}
+        first = layout.placement.stretches[layout.placement.of("user")].start
+        same = [
+            at[number] == tuple(place - first) for number, place in zip(real, more.places[:, 0], strict=True)
+        ]
+        assert np.mean(same) < 0.6
+
+
+def test_rows_are_not_held_on_a_device_where_copies_are_in_no_column(write, run, small_log):
+    dataset = Dataset(run(write("log.csv", small_log), fields=[{"name": "user"}, {"name": "day"}]))
+    part, found = dataset.part("train"), shadows(dataset, 0.5, seed=0)
+    cpu = torch.device("cpu")
+    assert hold(Batches(part, Layout(dataset), 64), cpu, 1e9) is not None
+    assert hold(Batches(part, ShadowLayout(found), 64), cpu, 1e9) is None
 
 
 def test_a_row_has_the_same_copies_in_every_epoch_and_others_under_another_seed(dataset):

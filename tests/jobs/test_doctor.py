@@ -1,6 +1,7 @@
 """Each fault that makes numbers lie is planted and found by name, and a clean log gives no warning."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from ctr.settings import check
 ROWS = 6000
 PARTS = ("train", "valid", "test")
 FILES = {"by": "files", **{part: f"{part}.parquet" for part in PARTS}}
+NOTHING: dict[str, str] = {}
 REAL = Path(__file__).parents[2] / "../shared/data"
 
 
@@ -45,13 +47,14 @@ FIELDS = [{"name": name} for name in ("item", "user", "place", "code")]
 def examined(tmp_path):
     """Ingests a frame, or one for each part, and returns what is wrong with it: check -> finding; and all findings."""
 
-    def build(frame, fields=FIELDS, encoding="vocabulary", folder=False, **keys):
+    def build(frame, fields=FIELDS, encoding="vocabulary", folder=False, files=NOTHING, **keys):
         source = tmp_path / "log"
+        shutil.rmtree(source, ignore_errors=True)  # of a log before
         source.mkdir()
         frames = frame if isinstance(frame, dict) else {"log": frame}
         for name, own in frames.items():
             own.write_parquet(source / f"{name}.parquet")
-        split = FILES if isinstance(frame, dict) else {"by": "random"}
+        split = FILES | files if isinstance(frame, dict) else {"by": "random"}
         keys = {"name": "log", "label": "click", "split": split, "read": {"format": "parquet"}} | keys
         schema = check(keys | {"fields": fields}, Schema, "schema")
         given = source if isinstance(frame, dict) else source / "log.parquet"
@@ -159,6 +162,46 @@ def test_a_split_that_asks_no_clock_where_there_is_one_is_warned_of(examined, by
     assert advice in found.advice
 
 
+def test_files_that_overlap_in_time_are_warned_of_and_such_as_follow_each_other_are_not(examined):
+    frames = parts()
+    late = {
+        "train": 0,
+        "valid": ROWS // 2 - 300,
+        "test": ROWS - 300,
+    }  # a tenth of train is no older than valid
+    shifted = {part: frames[part].with_columns(pl.col("time") + late[part]) for part in PARTS}
+    findings = examined(shifted, files={"column": "time"})
+    assert wrong(findings) == {"time": "warn"}
+    (found,) = of(findings, "time")
+    assert found.text == (
+        "train covers 0 to 2999, and valid 2700 to 5699: 10.0 % of the train rows are no older than the first of valid"
+    )
+    assert found.figures == {"train_last": 2999.0, "valid_first": 2700.0, "share": 0.1}
+
+
+def test_files_whose_test_is_oldest_are_told_of_train_and_of_valid(examined):
+    frames = parts()
+    late = {"train": ROWS, "valid": 2 * ROWS, "test": 0}
+    shifted = {part: frames[part].with_columns(pl.col("time") + late[part]) for part in PARTS}
+    found = of(examined(shifted, files={"column": "time"}), "time")
+    assert [finding.figures["share"] for finding in found] == [1.0, 1.0]
+    assert [finding.text.split(",")[0] for finding in found] == [
+        "train covers 6000 to 8999",
+        "valid covers 12000 to 14999",
+    ]
+
+
+def test_files_that_follow_each_other_are_fine_and_without_a_column_nothing_is_known(examined):
+    frames = {
+        part: frame.with_columns(pl.col("time") + at * ROWS)
+        for at, (part, frame) in enumerate(parts().items())
+    }
+    assert of(examined(frames, files={"column": "time"}), "time")[0].text.startswith(
+        "train ends before valid"
+    )
+    assert "split.column would" in of(examined(frames), "time")[0].text
+
+
 LEAKS = {
     "categorical": ({"name": "leak"}, pl.when(pl.col("click") == 1).then(pl.col("code")).otherwise(None)),
     "numeric": (
@@ -198,6 +241,54 @@ def test_a_number_of_a_vector_that_is_written_after_the_click_is_named(examined,
     assert found.text.startswith('number 1 of field "shape" alone has AUC 0.9')
 
 
+@pytest.mark.parametrize("encoding", ["vocabulary", "hashed"])
+@pytest.mark.parametrize("heavy", [0, 1])
+@pytest.mark.parametrize("kind", ["field", "number"])
+def test_a_field_leaks_where_the_rows_that_weigh_much_say_so(examined, encoding, heavy, kind):
+    """Half of the rows know the answer, the others toss a coin; either half may hold nearly all of the weight."""
+    draw = np.random.default_rng(0)
+    knows, coin = draw.random(ROWS) < 0.5, draw.integers(0, 2, ROWS)
+    frame = log(shown=0.8).with_columns(pl.Series("w", np.where(knows == heavy, 9.0, 0.001)))
+    leak = pl.Series("leak", np.where(knows, frame["click"].to_numpy(), coin))
+    spec = {"name": "leak"}
+    if kind == "number":
+        leak, spec = (
+            leak.cast(pl.Float64).reshape((-1, 1)).arr.to_list(),
+            {"name": "leak", "kind": "vector", "size": 1},
+        )
+    findings = examined(frame.with_columns(leak), [*FIELDS, spec], encoding, weight="w")
+    found = [line for line in of(findings, "label in a field") if line.fields == ("leak",)]
+    assert [line.severity for line in found] == ["error"] * heavy
+    assert not heavy or found[0].figures["auc"] > 0.99
+    if kind == "field":  # the simple model reads no vectors
+        assert (of(findings, "simple model")[0].figures["auc"] > 0.95) == bool(heavy)
+
+
+def test_weights_and_sampled_negatives_count_as_rows_that_are_repeated(examined):
+    """Whole weights, and one negative kept of four, against the log that they stand for; shrinkage alone differs."""
+    fields = FIELDS[:3]
+    frames = {part: frame.with_columns(w=pl.col("code") % 3 + 1) for part, frame in parts().items()}
+
+    def figures(**keys):
+        found = examined(**keys)
+        (line,) = of(found, "label rate")
+        return line.figures | of(found, "label in a field")[0].figures | of(found, "simple model")[0].figures
+
+    def repeated(times):
+        return {
+            part: frame.with_columns(again=times).select(pl.exclude("again").repeat_by("again").explode())
+            for part, frame in frames.items()
+        }
+
+    weighted = figures(frame=frames, fields=fields, weight="w")
+    assert weighted == pytest.approx(figures(frame=repeated(pl.col("w")), fields=fields), abs=0.01)
+    sampled = figures(frame=frames, fields=fields, negative_keep_rate=0.25)
+    many = pl.when(pl.col("click") == 1).then(1).otherwise(4)
+    assert sampled == pytest.approx(figures(frame=repeated(many), fields=fields), abs=0.01)
+    plain = figures(frame=frames, fields=fields)
+    assert abs(plain["train"] - sampled["train"]) > 0.1
+
+
 def test_an_item_of_a_list_that_is_written_after_the_click_is_seen_by_the_simple_model(examined):
     spec, values = LEAKS["list"]
     findings = examined(log().with_columns(values.alias("leak")), [*FIELDS, spec])
@@ -232,6 +323,26 @@ def test_users_who_are_new_in_test_make_it_another_world(examined, encoding):
     assert found.fields == ("user",)
     assert found.figures["test"] == pytest.approx(0.5, abs=0.01)
     assert found.figures["valid"] == 0.0
+
+
+def test_new_users_of_rows_that_weigh_nothing_make_no_other_world(examined):
+    frames = {part: frame.with_columns(w=pl.lit(1.0)) for part, frame in parts().items()}
+    strange = pl.col("time") % 2 == 0
+    frames["valid"] = frames["valid"].with_columns(
+        pl.when(strange).then(pl.col("user") + 1000).otherwise("user").alias("user"),
+        pl.when(strange).then(0.001).otherwise(1.0).alias("w"),
+    )
+    assert wrong(examined(frames, weight="w")) == {}
+
+
+def test_what_train_knows_from_rows_without_weight_it_does_not_know(examined):
+    frames = {part: frame.with_columns(w=pl.lit(1.0)) for part, frame in parts().items()}
+    frames["train"] = frames["train"].with_columns(w=(pl.col("user") >= 30).cast(pl.Float64))
+    for encoding in ("vocabulary", "hashed"):
+        (found,) = of(examined(frames, encoding=encoding, weight="w"), "unseen values")
+        assert (found.severity, found.fields) == ("warn", ("user",))
+        assert found.figures["valid"] == pytest.approx(0.5, abs=0.03)
+        assert "% of valid, by weight, and" in found.text
 
 
 def test_rare_values_that_are_new_as_often_as_train_foretells_are_no_other_world(examined):
@@ -279,6 +390,29 @@ def test_a_click_rate_that_changes_is_told_and_noise_is_not(examined):
     assert of(findings, "label rate")[0].figures["relative"] == pytest.approx(1.0, abs=0.2)
 
 
+def test_a_click_rate_that_changes_in_rows_without_weight_does_not_change(examined):
+    frames = {part: frame.with_columns(w=pl.lit(1.0)) for part, frame in parts().items()}
+    often = log(ROWS // 2, 1, shown=0.9).with_columns(w=pl.lit(0.001))
+    frames["valid"] = pl.concat([frames["valid"], often])
+    (found,) = of(examined(frames, weight="w"), "label rate")
+    assert found.severity == "ok"
+    assert found.text.startswith("by weight, ")
+    assert abs(found.figures["relative"]) < 0.1
+
+
+def test_a_click_rate_of_few_heavy_rows_is_noise(examined):
+    """A hundredth of the rows holds most of the weight, so that rates are those of thirty rows."""
+    draw = np.random.default_rng(1)
+    heavy = draw.random(ROWS // 2) < 0.01
+    frames = {
+        part: frame.with_columns(pl.Series("w", np.where(heavy, 1000.0, 1.0)))
+        for part, frame in parts(shown=0.5).items()
+    }
+    (found,) = of(examined(frames, weight="w"), "label rate")
+    assert abs(found.figures["relative"]) > 0.1
+    assert found.severity == "ok"
+
+
 @pytest.mark.parametrize("label", [0, 1])
 def test_one_class_is_an_error_and_ends_what_needs_two(examined, label):
     place = examined(parts(), folder=True)  # ingest refuses such a log
@@ -297,12 +431,25 @@ def test_the_smallest_difference_that_test_can_prove_shrinks_with_its_rows(exami
     assert "test rows would do for 0.005" in small.advice
 
 
+def test_rows_of_unlike_weights_prove_less_and_the_unit_of_weights_is_no_matter(examined):
+    def smallest(weights, **keys):
+        found = examined(log().with_columns(w=weights), weight="w", **keys)
+        return of(found, "test size")[0].figures["smallest_difference"]
+
+    alike, large = smallest(pl.lit(1.0)), smallest(pl.lit(1000.0))
+    assert large == pytest.approx(alike, rel=1e-9)
+    uneven = smallest(pl.when(pl.col("code") % 10 == 0).then(100.0).otherwise(0.001))
+    assert uneven == pytest.approx(alike * 10**0.5, rel=0.15)  # a tenth of the rows counts
+
+
 def test_the_labels_of_test_are_not_read_and_no_look_is_counted(examined):
-    place = examined(log(), folder=True)
-    before = examine(Dataset(place))
+    place = examined(log().with_columns(w=pl.col("code") + 1), folder=True, weight="w")
+    before = [
+        finding.line() for finding in examine(Dataset(place))
+    ]  # sums of weights are rounded in any order
     for file in (place / "test").glob("*.parquet"):
-        pl.read_parquet(file).drop("@label").write_parquet(file)
-    assert examine(Dataset(place)) == before
+        pl.read_parquet(file).drop("@label", "@weight").write_parquet(file)
+    assert [finding.line() for finding in examine(Dataset(place))] == before
     assert Dataset(place).sealed_reads() == []
     assert not (place / "cache" / "test").exists()
     with pytest.raises(CtrError, match='labels of "test" are sealed'):

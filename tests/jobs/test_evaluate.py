@@ -3,6 +3,8 @@
 import io
 import json
 import shutil
+import tomllib
+from datetime import UTC
 
 import numpy as np
 import polars as pl
@@ -13,6 +15,8 @@ import ctr.jobs.evaluate as job
 from ctr.errors import ConfigError, CtrError, DataError, ThresholdError
 from ctr.evaluation.intervals import auc_difference
 from ctr.jobs.evaluation_settings import evaluation_settings
+from ctr.settings import dump_toml
+from tests.jobs.conftest import SCHEMA, configuration, tiny_log, trained
 
 
 @pytest.fixture(autouse=True)
@@ -237,6 +241,39 @@ def test_rows_from_the_time_of_training_are_warned_of(finished):
     assert report["models"][0]["overlap"]["rows"] == train
     assert f"{train:,} rows of this log lie in that time" in report["warnings"][0]
     assert both(finished)["warnings"] == []
+
+
+def test_a_run_whose_parts_are_files_with_a_time_is_evaluated_by_day_and_warned_of_overlap(tmp_path):
+    log = tiny_log()
+    parts = {
+        "test": log[:700],
+        "train": log[700:1700],
+        "valid": log[1700:],
+    }  # test is oldest: files may say so
+    for part, rows in parts.items():
+        rows.write_parquet(tmp_path / f"{part}.parquet")
+    schema = tomllib.loads(SCHEMA)
+    schema["split"] = {"by": "files", "column": "time", **{part: f"{part}.parquet" for part in parts}}
+    (tmp_path / "shop.toml").write_text(dump_toml(schema))
+    data = {"schema": f"{tmp_path}/shop.toml", "input": str(tmp_path), "folder": f"{tmp_path}/datasets"}
+    training = {"batch_size": 100, "epochs": 1, "order": "time", "threads": 1}
+    run = trained(
+        configuration(
+            tmp_path,
+            "files",
+            data=data,
+            training=training,
+            selector={"kind": "none"},
+            export={"refit": "all"},
+        )
+    )
+    shipped = json.loads((run / "report.json").read_text())["model"]["shipped"]
+    times = [moment.replace(tzinfo=UTC).isoformat() for moment in (log["time"].min(), log["time"].max())]
+    assert shipped["window"] == times
+    report = evaluated([run], [tmp_path / "test.parquet"])
+    assert report["models"][0]["overlap"]["rows"] == 700
+    assert "700 rows of this log lie in that time" in report["warnings"][0]
+    assert [day["rows"] for day in report["days"]] == [480, 220]
 
 
 def test_a_log_without_time_is_evaluated_without_days(finished, tmp_path):

@@ -179,6 +179,52 @@ def test_both_encodings_keep_the_same_features_and_score_alike_what_train_held(c
     assert report_of(runs[0])["selected"]["table_bytes"] == report_of(runs[1])["selected"]["table_bytes"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "encoding", "keys"),
+    [
+        ("unified", "hashed", {"penalty": 1.0}),
+        ("hashed", "vocabulary", {"ratio": 0.4, "rewind_epoch": 1}),
+        ("unified", "vocabulary", {"ratio": 0.9, "kind": "optfs+optinter", "choice": "naive"}),
+    ],
+)
+def test_shadow_fields_are_searched_in_a_larger_table_and_reach_nothing_else(
+    kind, encoding, keys, configure, monkeypatch
+):
+    searched = []
+    monkeypatch.setattr(
+        optfs,
+        "search",
+        lambda network, *given, search=optfs.search, **named: (
+            searched.append((network.table.weight.shape[0], [own.name for own in given[0].fields])),
+            search(network, *given, **named),
+        )[1],
+    )
+    embedding = {"kind": kind, "composition": "multi_hash"}
+    run = train(configure(encoding, embedding=embedding, selector={"shadow": 0.4, **keys}))
+    report, _ = assert_complete(run)
+    shadow = report["feature_set"]["shadow"]
+    assert shadow["fields"].keys() == {"user", "noise"}
+    assert shadow["fields"]["noise"]["total"] > 70
+    assert shadow["total"] == sum(own["total"] for own in shadow["fields"].values())
+    assert 0.0 <= shadow["share"]["low"] <= shadow["share"]["value"] <= shadow["share"]["high"] <= 1.0
+    ((rows, fields),) = searched
+    assert [name for name in fields if "shuffled" in name] == ["user (shuffled)", "noise (shuffled)"]
+
+    # The budget is that of the real fields, and so are tables, feature set and bundle.
+    row = 4 * (5 + 2)
+    assert 1000 - row < report["baseline"]["table_bytes"] <= 1000
+    assert rows - 1 > 1.7 * report["baseline"]["table_bytes"] / row
+    real = {"tags", "user", "noise", "price"}
+    features = FeatureSet.load(run / "feature_set").features
+    assert set(features["field"]) == real
+    assert len(features) == report["dataset"]["features"]
+    placement = Bundle.open(run / "bundle").manifest.placement
+    assert {own.field for own in placement.stretches} <= real
+    assert report["selected"]["table_bytes"] < report["baseline"]["table_bytes"]
+    written = [path.read_bytes() for path in (run / "bundle").rglob("*") if path.is_file()]
+    assert not any(b"(shuffled)" in content for content in written)
+
+
 @pytest.mark.parametrize("encoding", ONE_SLOW)
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(encoding, configure, tmp_path):
     selector = {"penalty": 1.0}

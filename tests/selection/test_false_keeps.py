@@ -7,12 +7,14 @@ import torch
 from ctr.config import SelectorConfig, Training
 from ctr.dataset.batches import Batches
 from ctr.dataset.layout import Layout
+from ctr.dataset.placement import place
 from ctr.dataset.shadow import ShadowLayout, shadows
 from ctr.evaluation.shares import share_interval
 from ctr.network.backbones import BACKBONES
 from ctr.network.gates import HardGate
 from ctr.network.network import Architecture, build
 from ctr.selection import optfs
+from ctr.selection.compaction import compact_architecture, feature_counts
 from ctr.selection.referees import top_values, value_features
 from ctr.selection.shadow import false_keeps, without_shadows
 from ctr.training.feeding import to_inputs
@@ -95,20 +97,25 @@ def test_of_a_number_of_values_the_last_one_kept_is_the_bar_and_rows_break_ties(
     )
 
 
+def searched(dataset, found, layout, network, folder):
+    """A search with copies."""
+    return optfs.search(
+        network,
+        found.dataset,
+        Batches(dataset.part("train"), layout, 256, 0),
+        Batches(dataset.part("valid"), layout, 1024),
+        SelectorConfig(epochs=3),
+        Training(batch_size=256, learning_rate=1e-2),
+        price=optfs.DEFAULT_PRICE,
+        folder=folder,
+    )
+
+
 @pytest.mark.parametrize("ratio", [None, 0.3])
 def test_the_estimate_meets_the_share_of_noise_that_is_kept(planted, tmp_path, ratio):
     found = shadows(planted, 0.7, seed=1)
     layout, valid = ShadowLayout(found), planted.part("valid")
-    search = optfs.search(
-        wide_network(layout, scale=None, hidden=(16,)),
-        found.dataset,
-        Batches(planted.part("train"), layout, 256, 0),
-        Batches(valid, layout, 1024),
-        SelectorConfig(epochs=3),
-        Training(batch_size=256, learning_rate=1e-2),
-        price=optfs.DEFAULT_PRICE,
-        folder=tmp_path,
-    )
+    search = searched(planted, found, layout, wide_network(layout, scale=None, hidden=(16,)), tmp_path)
     real = search.without(found, without_shadows(search.network, found))
     assert len(real.evidence) == planted.features
     feature_set = optfs.choose(real, planted, valid, ratio)
@@ -118,6 +125,38 @@ def test_the_estimate_meets_the_share_of_noise_that_is_kept(planted, tmp_path, r
     noise = sum(counts[name]["kept"] for name in ("noise", "other")) / 90
     assert told["share"]["low"] <= noise <= told["share"]["high"]
     assert told["total"] >= 60
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("encoding", ["vocabulary", "hashed"])
+def test_the_estimate_is_near_the_truth_where_rows_are_shared(
+    planted, keyed_planted, tmp_path, encoding, shared
+):
+    """A hundred rows, two for each feature, for 98 values of the log, and as many again for 90 of the copies."""
+    dataset = {"vocabulary": planted, "hashed": keyed_planted}[encoding]
+    counts, valid = feature_counts(dataset), dataset.part("valid")
+    placement = place(counts, shared=shared, dim=4, linear=1, rows=100)
+    off = {None: [], 0.3: []}
+    for seed in (1, 2, 4, 5):
+        found = shadows(dataset, 0.7, seed)
+        assert {field.name for field in found.copied} == {"noise", "other"}
+        names = zip(found.copies, found.copied, strict=True)
+        layout = ShadowLayout(
+            found, placement.with_copies(counts, {other.name: own.name for other, own in names})
+        )
+        usual = Architecture(rows=0, fields=0, dim=4, hidden=(16,), backbone="deepfm")
+        torch.manual_seed(seed)
+        network = build(compact_architecture(usual, layout))
+        search = searched(dataset, found, layout, network, tmp_path / str(seed)).without(found, network)
+        for ratio, errors in off.items():
+            feature_set = optfs.choose(search, dataset, valid, ratio)
+            kept = feature_set.counts()["fields"]
+            assert kept["useful"] == {"kept": 8, "total": 8}
+            truth = (kept["noise"]["kept"] + kept["other"]["kept"]) / 90
+            errors.append(feature_set.provenance["shadow"]["share"]["value"] - truth)
+    # What 90 values of one log come to strays by 0.02 and 0.05.
+    assert abs(np.mean(off[None])) < 0.04
+    assert abs(np.mean(off[0.3])) < 0.12
 
 
 def test_a_share_of_nothing_found_still_has_an_upper_bound():
