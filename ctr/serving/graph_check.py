@@ -81,9 +81,12 @@ class Extent:
 
     @property
     def products(self) -> Size:
-        """The most multiplications of matrices: each weight is used a few times for a row, each two fields once."""
+        """The most multiplications of matrices: each weight is used a few times for a row, each two fields once.
+
+        A list value is put together from its lookups, where a second table says how much of each.
+        """
         pairs = 4 * self.fields * self.width * (self.fields + self.width)
-        return Size(0, 3 * self.dense + min(pairs, _LARGEST), 3 * self.dense)
+        return Size(0, 3 * self.dense + min(pairs, _LARGEST), 3 * self.dense + 2 * self.width)
 
 
 class Checked(NamedTuple):
