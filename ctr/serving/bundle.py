@@ -41,7 +41,16 @@ from ctr.dataset.preparation import side_table_path
 from ctr.dataset.schema import Schema
 from ctr.dataset.split_spec import TimeSplit
 from ctr.serving.golden_pairs import COLUMNS
-from ctr.serving.limits import check_parquet, check_tensors, read_parquet, refusing
+from ctr.serving.limits import (
+    ANY,
+    DISTINCT,
+    SKETCH,
+    Rows,
+    check_parquet,
+    check_tensors,
+    read_parquet,
+    refusing,
+)
 from ctr.serving.manifest import (
     CROSSES,
     DESCRIBED,
@@ -121,7 +130,7 @@ class Bundle:
         Raises:
             DataError: they are not.
         """
-        frame = self._parquet(VOCABULARY, VOCABULARY_COLUMNS)
+        frame = self._parquet(VOCABULARY, VOCABULARY_COLUMNS, DISTINCT)
         if dict(frame.schema) != VOCABULARY_COLUMNS:
             raise broken(self.folder, f'"{VOCABULARY}": expected the columns {", ".join(VOCABULARY_COLUMNS)}')
         ids, rows = frame["id"].fill_null(0).to_numpy(), self.manifest.architecture.get("rows")
@@ -163,7 +172,7 @@ class Bundle:
         entry = manifest.kept_values
         assert entry is not None
         try:
-            self._check_size(KEPT_VALUES)
+            self._check_size(KEPT_VALUES, DISTINCT)
             kept = KeptValues.read(
                 self.folder / KEPT_VALUES,
                 bits=entry.bits,
@@ -193,7 +202,7 @@ class Bundle:
             raise broken(self.folder, f'"{MANIFEST}": crosses without a vocabulary')
         admitted, sketch = np.zeros(0, np.int64), None
         try:
-            self._check_size(CROSSES)
+            self._check_size(CROSSES, DISTINCT if entry.sketch is None else SKETCH)
             if entry.sketch is None:
                 admitted = read_admitted(self.folder / CROSSES)
                 if len(admitted) != entry.admitted:
@@ -278,16 +287,16 @@ class Bundle:
             raise broken(self.folder, f'"{GOLDEN}": expected probabilities from 0 to 1, found {wrong[0]:g}')
         return frame
 
-    def _check_size(self, name: str) -> None:
+    def _check_size(self, name: str, rows: Rows) -> None:
         try:
-            if check_parquet(self.folder / name):
+            if check_parquet(self.folder / name, rows):
                 raise ValueError("it holds long text, expected numbers")
         except ValueError as error:
             raise ValueError(f"cannot be read: {error}") from None
 
-    def _parquet(self, name: str, columns: Collection[str]) -> pl.DataFrame:
+    def _parquet(self, name: str, columns: Collection[str], rows: Rows = ANY) -> pl.DataFrame:
         try:
-            return read_parquet(self.folder / name, columns)
+            return read_parquet(self.folder / name, columns, rows)
         except ValueError as error:
             raise broken(self.folder, f'"{name}" cannot be read: {error}') from None
 

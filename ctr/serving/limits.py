@@ -7,7 +7,7 @@ a lie: what reading it takes is bounded by a multiple of its size on disk, whate
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 import pyarrow as pa
@@ -21,17 +21,32 @@ from ctr.serving.parquet_footer import check_footer
 from ctr.serving.parquet_pages import unpacked
 
 _COLUMNS, _DEPTH = 10_000, 8
-_ROWS_PER_BYTE = 64  # vocabularies have less than one
 _CELLS_PER_BYTE = 128  # over all columns
 _BYTES_PER_BYTE = 256  # unpacked, as they stand in pages
-_TEXT_PER_BYTE = 64  # once each cell has its own; vocabularies have less than ten
-_SLACK_ROWS, _SLACK_CELLS, _SLACK_BYTES = 10_000, 2_000_000, 16 << 20
+_TEXT_PER_BYTE = 64  # once each cell has its own; vocabularies of addresses that begin alike have up to 40
+_SLACK_CELLS, _SLACK_BYTES = 2_000_000, 16 << 20
 _PAGES, _BYTES_PER_PAGE = 40_000, 4096  # many pages are of many bytes
 _HEADER = 8 << 20  # bytes of the header of a safetensors file: of about 50,000 tensors
 
 
-def check_parquet(path: Path) -> list[str]:
+class Rows(NamedTuple):
+    """How many rows a file may have: so many for each of its bytes, and so many whatever its size."""
+
+    per_byte: int
+    free: int
+
+
+ANY = Rows(64, 10_000)  # a side table of many days, each like the one before, has up to 25
+DISTINCT = Rows(8, 10_000)  # each of rows that all differ takes a bit; vocabularies have less than one a byte
+SKETCH = Rows(64, 1_000_000)  # bytes of a sketch: it may be almost empty
+
+
+def check_parquet(path: Path, rows: Rows = ANY) -> list[str]:
     """Refuse a parquet file whose content may be too large, or nested too deep, for its size.
+
+    Args:
+        path: the file.
+        rows: how many it may have.
 
     Returns:
         Columns of text by dictionary that may be too long once each cell has its own: nobody has looked at it yet.
@@ -51,7 +66,7 @@ def check_parquet(path: Path) -> list[str]:
         raise ValueError("its groups of rows do not add up")
     counts = [chunk.num_values for chunk in chunks]
     largest = max([footer.num_rows, *counts])
-    if min(counts, default=0) < 0 or largest > _ROWS_PER_BYTE * size + _SLACK_ROWS:
+    if min(counts, default=0) < 0 or largest > rows.per_byte * size + rows.free:
         raise ValueError(f"it says that it holds {largest} rows or values in {size} bytes")
     if sum(counts) > _CELLS_PER_BYTE * size + _SLACK_CELLS:
         raise ValueError(f"it says that it holds {sum(counts)} cells in {size} bytes")
@@ -84,13 +99,18 @@ def _text_limit(size: int) -> int:
     return _TEXT_PER_BYTE * size + _SLACK_BYTES
 
 
-def read_parquet(path: Path, columns: Collection[str]) -> pl.DataFrame:
+def read_parquet(path: Path, columns: Collection[str], rows: Rows = ANY) -> pl.DataFrame:
     """Those of the given columns that a parquet file has, as a frame; text is made sure to be UTF-8.
+
+    Args:
+        path: the file.
+        columns: others are not read.
+        rows: how many it may have.
 
     Raises:
         ValueError: it is beyond a limit, or damaged.
     """
-    growing = check_parquet(path)
+    growing = check_parquet(path, rows)
     try:
         if growing:
             # Codes and dictionaries as they are in the file: no cell has text of its own yet.
