@@ -142,7 +142,7 @@ def test_a_vocabulary_of_rows_that_take_no_room_is_not_read(tmp_path):
     path = bundle / "vocabulary.parquet"
     pq.write_table(pa.table(columns), path, use_dictionary=["field", "role", "value", "id"], **PLAINLY)
     check_parquet(path)
-    assert f"it says that it holds {rows} rows or values in" in refused(bundle)
+    assert f"it says that it holds {rows} rows in" in refused(bundle)
 
 
 @pytest.mark.parametrize("number", ["{}", "{:07d}", "https://example.com/" + "a" * 100 + "/{}"])
