@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ctr.errors import CtrError
+from ctr.errors import CtrError, printable
 
 app = typer.Typer(
     name="ctr",
@@ -484,7 +484,7 @@ def _environment(error: Exception) -> bool:
 
 def fail(error: CtrError) -> None:
     """Print a message to standard error, unwrapped, and leave with the error's exit code."""
-    sys.stderr.write(f"error: {error}\n")
+    sys.stderr.write(f"error: {printable(str(error))}\n")
     sys.exit(error.exit_code)
 
 

@@ -33,6 +33,16 @@ class ThresholdError(CtrError):
     exit_code = 4
 
 
+def printable(text: str) -> str:
+    r"""The text with control characters, but for ends of lines, as their escapes: a terminal would obey them.
+
+    Example:
+        >>> printable("a\x1b[31mb")
+        'a\\x1b[31mb'
+    """
+    return "".join(each if each.isprintable() or each == "\n" else ascii(each)[1:-1] for each in text)
+
+
 def nearest(name: str, options: Iterable[str]) -> str:
     """A hint that names the closest of `options`, or all of them where they are few, or nothing.
 

@@ -30,6 +30,7 @@ Bits = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 _FIRST_WORD = 2000  # lookups of the words of a feature: no table has so many of its own
 _SKETCH = ("first_word", "second_word")  # columns of the file
+_SPARSE = 1_000_000  # bytes of a row of a sketch up to which it may be almost empty
 _LEFT, _RIGHT = slice(0, 2), slice(2, 4)
 
 
@@ -102,8 +103,11 @@ class CrossKeys:
         if self.sketch is None:
             write_admitted(self.admitted, path)
         else:
-            columns = {name: self.sketch[row] for row, name in enumerate(_SKETCH)}
-            pq.write_table(pa.table(columns), path, compression="zstd", use_dictionary=False)
+            table = pa.table({name: self.sketch[row] for row, name in enumerate(_SKETCH)})
+            pq.write_table(table, path, compression="zstd", use_dictionary=False)
+            # Bundles of others are refused where a file unpacks to far more than it has: ours must not look like that.
+            if len(table) > max(_SPARSE, 32 * path.stat().st_size):
+                pq.write_table(table, path, compression="none", use_dictionary=False)
 
 
 def cuckoo_places(admitted: Ints) -> npt.NDArray[np.int32]:

@@ -12,6 +12,7 @@ Kind = Literal["categorical", "numeric", "list", "vector"]
 Transform = Literal["log_square", "quantile", "minmax", "standard"]
 Pooling = Literal["mean", "sum", "max"]
 Cell = str | int | float
+MissingValues = Annotated[list[Cell], Key(max_length=1000)]  # each is turned into text for every batch
 SCALED: frozenset[str] = frozenset({"minmax", "standard"})
 
 
@@ -40,7 +41,7 @@ class FieldSpec(Strict):
     transform: Transform | None = None
     bins: Annotated[int, Key(ge=2, le=100_000)] | None = None
     separator: str | None = None
-    missing_values: list[Cell] = []
+    missing_values: MissingValues = []
     shares: str | None = None
     max_length: Annotated[int, Key(ge=1)] | None = None
     pooling: Pooling = "mean"

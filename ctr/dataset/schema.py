@@ -12,7 +12,7 @@ from pydantic import Field as Key
 from pydantic import field_validator, model_validator
 
 from ctr.dataset.expression_limits import DERIVED
-from ctr.dataset.field_spec import Cell, FieldSpec, sharing_mistakes
+from ctr.dataset.field_spec import FieldSpec, MissingValues, sharing_mistakes
 from ctr.dataset.split_spec import FilesSplit, RandomSplit, Split, TimeSplit, parse_duration
 from ctr.settings import Strict, check, load_toml
 
@@ -136,7 +136,7 @@ class Schema(Strict):
     weight: str | None = None
     negative_keep_rate: Annotated[float | int, Key(gt=0.0, le=1.0)] | None = None
     row_id: str | None = None
-    missing_values: list[Cell] = []
+    missing_values: MissingValues = []
     true_probability: str | None = None
     derive: Annotated[dict[str, str], Key(max_length=DERIVED)] = {}
     read: Read = Read()

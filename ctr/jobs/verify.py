@@ -15,7 +15,7 @@ from ctr.errors import ConfigError, CtrError, ThresholdError
 from ctr.jobs.logged_rows import PROBABILITY, differences, logged_columns
 from ctr.jobs.training_path import TrainingPath
 from ctr.serving.bundle import Bundle
-from ctr.serving.encoding_file import VERSION, describe_encoding
+from ctr.serving.encoding_file import VERSION, as_of, describe_encoding
 from ctr.serving.golden_pairs import mismatches
 from ctr.serving.manifest import DESCRIBED, ENCODING, PAIRS, SCHEMA, broken
 from ctr.serving.reading_keys import reading_keys
@@ -76,15 +76,19 @@ def _verify_description(bundle: Bundle, tell: Tell) -> None:
     if manifest.format_version < DESCRIBED:
         return
     found = bundle.encoding()
-    if isinstance(found, dict) and found.get("version") in range(1, VERSION):
-        tell(f'"{ENCODING}" is of version {found["version"]}, from before joins were described: not compared')
-        return
+    version = found.get("version") if isinstance(found, dict) else None
+    if type(version) is not int or not 1 <= version <= VERSION:
+        raise broken(
+            bundle.folder,
+            f'"{ENCODING}": expected a version from 1 to {VERSION}, found {json.dumps(version)[:40]}',
+        )
     entries = [entry.model_dump() for entry in manifest.fields]
     personal = [field.name for field in manifest.personal.fields] if manifest.personal else []
     expected = describe_encoding(bundle.schema, entries, manifest.encoding, personal, manifest.columns)
-    if found != json.loads(json.dumps(expected)):
+    if found != json.loads(json.dumps(as_of(expected, version))):
         raise broken(bundle.folder, f'"{ENCODING}" says otherwise how cells are encoded than "{SCHEMA}"')
-    tell(f'"{ENCODING}" says how the bundle encodes cells')
+    before = "" if version == VERSION else f", as far as version {version} did"
+    tell(f'"{ENCODING}" says how the bundle encodes cells{before}')
 
 
 def _verify_pairs(scorer: Scorer, tell: Tell) -> None:

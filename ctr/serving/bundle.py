@@ -17,7 +17,6 @@
 Nothing in it is ever run as code. No time and no absolute path is in it: the same run gives the same bytes.
 """
 
-import json
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -39,8 +38,19 @@ from ctr.dataset.placed import PlacedFeatures, PlacedKeys
 from ctr.dataset.placement import Placement
 from ctr.dataset.preparation import side_table_path
 from ctr.dataset.schema import Schema
+from ctr.serving.golden_cells import CELLS
 from ctr.serving.golden_pairs import COLUMNS
-from ctr.serving.limits import check_parquet, check_tensors, read_parquet, refusing
+from ctr.serving.limits import (
+    ANY,
+    DISTINCT,
+    GOLDEN_ROWS,
+    SKETCH,
+    Rows,
+    check_parquet,
+    check_tensors,
+    read_parquet,
+    refusing,
+)
 from ctr.serving.manifest import (
     CROSSES,
     DESCRIBED,
@@ -56,6 +66,7 @@ from ctr.serving.manifest import (
     broken,
     file_entry,
     first_line,
+    read_json,
     read_manifest,
     require_short,
 )
@@ -99,6 +110,10 @@ class Bundle:
         sides = {side_table_path(number) for number in range(len(embedded))}
         if sides != manifest.files.keys() - set(manifest.required):
             raise broken(folder, f'"{SCHEMA}" and "{MANIFEST}" name different side tables')
+        personal = {field.name for field in manifest.personal.fields} if manifest.personal else set[str]()
+        for field in schema.fields:
+            if field.pii and field.name not in personal:
+                raise broken(folder, f'"{MANIFEST}": field "{field.name}" is personal, but not said to be')
         if manifest.encoding == "hashed" and (manifest.placement is None or manifest.kept_values is None):
             raise broken(folder, f'"{MANIFEST}": hashed values without placement or kept_values')
         return cls(folder, manifest, schema)
@@ -120,7 +135,7 @@ class Bundle:
         Raises:
             DataError: they are not.
         """
-        frame = self._parquet(VOCABULARY, VOCABULARY_COLUMNS)
+        frame = self._parquet(VOCABULARY, VOCABULARY_COLUMNS, DISTINCT)
         if dict(frame.schema) != VOCABULARY_COLUMNS:
             raise broken(self.folder, f'"{VOCABULARY}": expected the columns {", ".join(VOCABULARY_COLUMNS)}')
         ids, rows = frame["id"].fill_null(0).to_numpy(), self.manifest.architecture.get("rows")
@@ -162,7 +177,7 @@ class Bundle:
         entry = manifest.kept_values
         assert entry is not None
         try:
-            self._check_size(KEPT_VALUES)
+            self._check_size(KEPT_VALUES, DISTINCT)
             kept = KeptValues.read(
                 self.folder / KEPT_VALUES,
                 bits=entry.bits,
@@ -192,7 +207,7 @@ class Bundle:
             raise broken(self.folder, f'"{MANIFEST}": crosses without a vocabulary')
         admitted, sketch = np.zeros(0, np.int64), None
         try:
-            self._check_size(CROSSES)
+            self._check_size(CROSSES, DISTINCT if entry.sketch is None else SKETCH)
             if entry.sketch is None:
                 admitted = read_admitted(self.folder / CROSSES)
                 if len(admitted) != entry.admitted:
@@ -243,7 +258,7 @@ class Bundle:
         """Golden pairs (`ctr.serving.golden_pairs`); None in the formats before they were."""
         if self.manifest.format_version < DESCRIBED:
             return None
-        frame = self._parquet(PAIRS, COLUMNS)
+        frame = self._parquet(PAIRS, COLUMNS, Rows(0, CELLS * len(self.schema.fields)))
         if dict(frame.schema) != COLUMNS:
             raise broken(self.folder, f'"{PAIRS}": expected the columns {", ".join(COLUMNS)}')
         return frame
@@ -256,7 +271,7 @@ class Bundle:
         """
         require_short(self.folder, ENCODING)
         try:
-            return json.loads((self.folder / ENCODING).read_bytes())
+            return read_json((self.folder / ENCODING).read_bytes())
         except (ValueError, RecursionError) as error:
             raise broken(self.folder, f'"{ENCODING}" is no valid JSON: {first_line(error)}') from None
 
@@ -266,7 +281,7 @@ class Bundle:
         Raises:
             DataError: not even one has a probability, or one has none from 0 to 1.
         """
-        frame = self._parquet(GOLDEN, {GOLDEN_PROBABILITY, *self._named()})
+        frame = self._parquet(GOLDEN, {GOLDEN_PROBABILITY, *self._named()}, GOLDEN_ROWS)
         if frame.schema.get(GOLDEN_PROBABILITY) != pl.Float64:
             raise broken(self.folder, f'"{GOLDEN}": expected a column "{GOLDEN_PROBABILITY}" of type Float64')
         there = frame[GOLDEN_PROBABILITY].drop_nulls()
@@ -277,16 +292,16 @@ class Bundle:
             raise broken(self.folder, f'"{GOLDEN}": expected probabilities from 0 to 1, found {wrong[0]:g}')
         return frame
 
-    def _check_size(self, name: str) -> None:
+    def _check_size(self, name: str, rows: Rows) -> None:
         try:
-            if check_parquet(self.folder / name):
+            if check_parquet(self.folder / name, rows):
                 raise ValueError("it holds long text, expected numbers")
         except ValueError as error:
             raise ValueError(f"cannot be read: {error}") from None
 
-    def _parquet(self, name: str, columns: Collection[str]) -> pl.DataFrame:
+    def _parquet(self, name: str, columns: Collection[str], rows: Rows = ANY) -> pl.DataFrame:
         try:
-            return read_parquet(self.folder / name, columns)
+            return read_parquet(self.folder / name, columns, rows)
         except ValueError as error:
             raise broken(self.folder, f'"{name}" cannot be read: {error}') from None
 
@@ -301,7 +316,7 @@ def _read_schema(folder: Path, fields: int) -> Schema:
     content = (folder / SCHEMA).read_bytes()
     try:
         # Fields are counted first: what is checked of each takes far longer than to read it.
-        read = json.loads(content)
+        read = read_json(content)
         found = len(read["fields"])
         if found != fields:
             raise ValueError(f'expected {fields} fields as in "{MANIFEST}", found {found}')

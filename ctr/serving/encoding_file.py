@@ -14,6 +14,7 @@ from ctr.dataset.schema import Schema
 from ctr.dataset.split_spec import parse_duration
 
 VERSION = 2
+_SINCE = {"personal": 2, "joins": 2, "types": 2, "expressions": 2}  # the version that said so first
 HASH = {
     "name": "xxhash64",
     "seed": 0,
@@ -56,6 +57,12 @@ def describe_encoding(
         "expressions": [{"name": name, "expression": text} for name, text in schema.derive.items()],
         "fields": [_field(schema, specs[entry["name"]], entry, personal) for entry in entries],
     }
+
+
+def as_of(described: Mapping[str, Any], version: int) -> dict[str, Any]:
+    """What a file of that version says of the same encoding."""
+    said = {key: value for key, value in described.items() if _SINCE.get(key, 1) <= version}
+    return {**said, "version": version}
 
 
 def write_encoding(path: Path, content: Mapping[str, Any]) -> None:

@@ -20,6 +20,9 @@ from ctr.network.hashed_tables import COMPOSITIONS, HashedTable
 from ctr.network.network import Architecture, Network, build
 from ctr.selection.pair_space import cross_index
 from ctr.serving.rows import EncodedRows
+from ctr.serving.storage import TABLES
+
+_LAYERS = 1000  # of an MLP: each takes time, whatever it weighs
 
 
 class Forward:
@@ -51,10 +54,14 @@ class Forward:
                 f'no composition "{found.composition}"{nearest(found.composition, COMPOSITIONS)}'
             )
         single = found.fields - len(found.pooling)
+        if len(found.hidden) > _LAYERS or len(found.vectors) > single:
+            raise ValueError(f"expected at most {_LAYERS} hidden layers and {single} vectors, found more")
         if not all(0 <= slot < single for slot, _ in found.vectors):
             raise ValueError(f"vectors: expected slots from 0 to {single - 1}, found {found.vectors}")
         try:
-            network = _with_small_tables(found, _index(found, crosses))
+            index = _index(found, crosses)
+            _require_shapes(found, index, tensors)
+            network = _with_small_tables(found, index)
             _fill_all(network.table, "table", tensors, found.rows, found.second_rows)
             if found.pairs is not None and network.crosses is not None:
                 network.crosses.layout = found.pairs
@@ -90,6 +97,23 @@ def _with_small_tables(architecture: Architecture, index: CrossIndex | None) -> 
         except RuntimeError as error:
             # Also where memory ran out: there are no weights for layers of such a size.
             raise ValueError(" ".join(str(error).split())) from None
+
+
+def _require_shapes(
+    architecture: Architecture, index: CrossIndex | None, tensors: Mapping[str, torch.Tensor]
+) -> None:
+    """Make sure that the weights are those of such a network, before one takes the memory that it says it needs.
+
+    Raises:
+        ValueError: they are not.
+    """
+    with torch.device("meta"):
+        expected = _with_small_tables(architecture, index).state_dict()
+    tables = {f"{table}.weight" for table in TABLES}  # which are looked at when they are filled
+    for name in expected.keys() - tables:
+        found = tuple(tensors[name].shape) if name in tensors else None
+        if found != tuple(expected[name].shape):
+            raise ValueError(f'"{name}": expected the shape {tuple(expected[name].shape)}, found {found}')
 
 
 def _index(architecture: Architecture, crosses: CrossKeys | None) -> CrossIndex | None:

@@ -53,6 +53,9 @@ def forward_pass(
             return Session(bundle.folder, weights, said, manifest.network.inputs, crosses, threads)
         from ctr.serving.forward import Forward
 
+        stated = manifest.architecture.get("fields")
+        if stated != len(manifest.fields):
+            raise ValueError(f"fields: expected {len(manifest.fields)} as there are, found {stated}")
         rate = manifest.sampling.negative_keep_rate if manifest.sampling else 1.0
         return Forward(manifest.architecture, weights, rate, crosses)
     except (KeyError, TypeError, ValueError) as error:

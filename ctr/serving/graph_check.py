@@ -81,9 +81,12 @@ class Extent:
 
     @property
     def products(self) -> Size:
-        """The most multiplications of matrices: each weight is used a few times for a row, each two fields once."""
+        """The most multiplications of matrices: each weight is used a few times for a row, each two fields once.
+
+        A list value is put together from its lookups, where a second table says how much of each.
+        """
         pairs = 4 * self.fields * self.width * (self.fields + self.width)
-        return Size(0, 3 * self.dense + min(pairs, _LARGEST), 3 * self.dense)
+        return Size(0, 3 * self.dense + min(pairs, _LARGEST), 3 * self.dense + 2 * self.width)
 
 
 class Checked(NamedTuple):
@@ -155,27 +158,27 @@ def _checked_nodes(graph: onnx.GraphProto, known: dict[str, Known], extent: Exte
         ValueError: they are more than those of a network, or a node is none of one.
     """
     numbers = products = Size()
+    most_numbers, most_products = extent.numbers, extent.products
     for node in graph.node:
-        if node.domain or node.op_type not in OPERATORS:
-            raise ValueError(f'the operator "{node.op_type}" is none of a network')
+        kind, inputs = node.op_type, list(node.input)  # once: a look into a message is slow
+        rule = None if node.domain else OPERATORS.get(kind)
+        if rule is None:
+            raise ValueError(f'the operator "{kind}" is none of a network')
         (name, *more) = node.output or [""]
         if more or not name or name in known:
             raise ValueError(f'"{name}": expected one output with a name of its own')
         try:
-            missing = [each for each in node.input if each not in known]
+            missing = [each for each in inputs if each not in known]
             if missing:
                 raise ValueError(f'reads "{missing[0]}", which nothing before it gives')
-            found = OPERATORS[node.op_type]([known[each] for each in node.input], _attributes(node))
+            found = rule([known[each] for each in inputs], _attributes(node))
             numbers = numbers.plus(found.tensor.numbers)
             products = products.plus(found.products)
         except ValueError as error:
-            raise ValueError(f'"{name}", the operator "{node.op_type}", {error}') from None
-        for what, size, most in (
-            ("numbers", numbers, extent.numbers),
-            ("multiplications", products, extent.products),
-        ):
-            if any(own > limit for own, limit in zip(size, most, strict=True)):
-                raise ValueError(f'with "{name}" it has more {what} than a network of {extent.fields} fields')
+            raise ValueError(f'"{name}", the operator "{kind}", {error}') from None
+        if not (numbers.within(most_numbers) and products.within(most_products)):
+            what = "multiplications" if numbers.within(most_numbers) else "numbers"
+            raise ValueError(f'with "{name}" it has more {what} than a network of {extent.fields} fields')
         known[name] = found.tensor
     for each in graph.output:
         if each.name not in known or known[each.name].shape != (Size(0, 1),):

@@ -23,6 +23,10 @@ class Size(NamedTuple):
         """Both together."""
         return Size(self.fixed + other.fixed, self.rows + other.rows, self.values + other.values)
 
+    def within(self, most: "Size") -> bool:
+        """Whether no part of it is larger."""
+        return self.fixed <= most.fixed and self.rows <= most.rows and self.values <= most.values
+
     @property
     def grows(self) -> bool:
         """Whether it depends on how many rows or list values there are."""
@@ -34,9 +38,12 @@ class Size(NamedTuple):
         Raises:
             ValueError: both grow.
         """
-        if self.grows and other.grows:
+        if not other.grows:
+            one, factor = self, other.fixed
+        elif not self.grows:
+            one, factor = other, self.fixed
+        else:
             raise ValueError("grows faster than the rows")
-        one, factor = (other, self.fixed) if other.grows else (self, other.fixed)
         return Size(one.fixed * factor, one.rows * factor, one.values * factor)
 
 

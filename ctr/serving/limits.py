@@ -7,7 +7,7 @@ a lie: what reading it takes is bounded by a multiple of its size on disk, whate
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 import pyarrow as pa
@@ -15,23 +15,44 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from ctr.errors import CtrError, out_of_memory
+from ctr.errors import CtrError, out_of_memory, printable
 from ctr.serving.manifest import broken, first_line
 from ctr.serving.parquet_footer import check_footer
 from ctr.serving.parquet_pages import unpacked
 
 _COLUMNS, _DEPTH = 10_000, 8
-_ROWS_PER_BYTE = 64  # vocabularies have less than one
 _CELLS_PER_BYTE = 128  # over all columns
 _BYTES_PER_BYTE = 256  # unpacked, as they stand in pages
-_TEXT_PER_BYTE = 64  # once each cell has its own; vocabularies have less than ten
-_SLACK_ROWS, _SLACK_CELLS, _SLACK_BYTES = 10_000, 2_000_000, 16 << 20
+_TEXT_PER_BYTE = 64  # once each cell has its own; vocabularies of addresses that begin alike have up to 40
+_SLACK_CELLS, _SLACK_BYTES = 2_000_000, 16 << 20
 _PAGES, _BYTES_PER_PAGE = 40_000, 4096  # many pages are of many bytes
+_MESSAGE = 900  # characters of a refusal
 _HEADER = 8 << 20  # bytes of the header of a safetensors file: of about 50,000 tensors
 
 
-def check_parquet(path: Path) -> list[str]:
+class Rows(NamedTuple):
+    """How many rows a file may have: so many for each of its bytes, and so many whatever its size."""
+
+    per_byte: int
+    free: int
+
+    def of(self, size: int) -> int:
+        """The most rows of a file of so many bytes."""
+        return self.per_byte * size + self.free
+
+
+ANY = Rows(64, 10_000)  # a side table of many days, each like the one before, has up to 25
+DISTINCT = Rows(8, 10_000)  # each of rows that all differ takes a bit; vocabularies have less than one a byte
+GOLDEN_ROWS = Rows(0, 10_000)  # each is scored whenever a bundle is loaded
+SKETCH = Rows(64, 1_000_000)  # bytes of a sketch: it may be almost empty
+
+
+def check_parquet(path: Path, rows: Rows = ANY) -> list[str]:
     """Refuse a parquet file whose content may be too large, or nested too deep, for its size.
+
+    Args:
+        path: the file.
+        rows: how many it may have.
 
     Returns:
         Columns of text by dictionary that may be too long once each cell has its own: nobody has looked at it yet.
@@ -50,9 +71,10 @@ def check_parquet(path: Path) -> list[str]:
     if sum(group.num_rows for group in groups) != footer.num_rows or footer.num_rows < 0:
         raise ValueError("its groups of rows do not add up")
     counts = [chunk.num_values for chunk in chunks]
-    largest = max([footer.num_rows, *counts])
-    if min(counts, default=0) < 0 or largest > _ROWS_PER_BYTE * size + _SLACK_ROWS:
-        raise ValueError(f"it says that it holds {largest} rows or values in {size} bytes")
+    if footer.num_rows > rows.of(size):
+        raise ValueError(f"it says that it holds {footer.num_rows} rows in {size} bytes")
+    if min(counts, default=0) < 0 or max(counts, default=0) > max(rows.of(size), ANY.of(size)):
+        raise ValueError(f"it says that it holds {max(counts)} values in {size} bytes")
     if sum(counts) > _CELLS_PER_BYTE * size + _SLACK_CELLS:
         raise ValueError(f"it says that it holds {sum(counts)} cells in {size} bytes")
     if sum(chunk.total_compressed_size for chunk in chunks) > size:
@@ -84,13 +106,18 @@ def _text_limit(size: int) -> int:
     return _TEXT_PER_BYTE * size + _SLACK_BYTES
 
 
-def read_parquet(path: Path, columns: Collection[str]) -> pl.DataFrame:
+def read_parquet(path: Path, columns: Collection[str], rows: Rows = ANY) -> pl.DataFrame:
     """Those of the given columns that a parquet file has, as a frame; text is made sure to be UTF-8.
+
+    Args:
+        path: the file.
+        columns: others are not read.
+        rows: how many it may have.
 
     Raises:
         ValueError: it is beyond a limit, or damaged.
     """
-    growing = check_parquet(path)
+    growing = check_parquet(path, rows)
     try:
         if growing:
             # Codes and dictionaries as they are in the file: no cell has text of its own yet.
@@ -141,6 +168,12 @@ def check_tensors(path: Path) -> None:
         raise ValueError(f"its header claims {header} bytes, expected at most {_HEADER}")
 
 
+def _short(told: str) -> str:
+    """What a bundle made of a message: it may quote what has no end, or what a terminal would obey."""
+    told = printable(told)
+    return told if len(told) <= _MESSAGE else f"{told[: _MESSAGE - 400]} ... {told[-400:]}"
+
+
 @contextmanager
 def refusing(folder: Path) -> Iterator[None]:
     """Whatever goes wrong while a bundle is made ready is the bundle's fault, and said in one line.
@@ -155,10 +188,12 @@ def refusing(folder: Path) -> Iterator[None]:
         yield
     except CtrError as error:
         told, name = " ".join(str(error).split()), f'bundle "{folder}"'
-        error.args = (told if told.startswith(name) else f"{name}: {told}",)
+        error.args = (_short(told if told.startswith(name) else f"{name}: {told}"),)
         raise
     except (Exception, pl.exceptions.PanicException) as error:
         if out_of_memory(error):
             raise
         detail = first_line(error) if isinstance(error, ValidationError) else " ".join(str(error).split())
-        raise broken(folder, f"it cannot be used: {type(error).__name__}: {detail[:300]}") from None
+        raise broken(
+            folder, f"it cannot be used: {type(error).__name__}: {printable(detail[:300])}"
+        ) from None

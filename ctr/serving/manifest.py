@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -358,6 +359,23 @@ def require_short(folder: Path, name: str) -> None:
         raise broken(folder, f'"{name}" is larger than {LARGEST_TEXT >> 20} MB')
 
 
+def read_json(text: str | bytes) -> Any:
+    """The content of a JSON text in which no object has a key twice: readers differ in which of them they take.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return json.loads(text, object_pairs_hook=_once)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        [(twice, _)] = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f'the key "{twice[:100]}" is there twice')
+    return found
+
+
 def file_entry(path: Path) -> FileEntry:
     """Size and SHA-256 of `path`."""
     with path.open("rb") as stream:
@@ -379,7 +397,7 @@ def read_manifest(folder: Path) -> Manifest:
     require_short(folder, MANIFEST)
     try:
         text = path.read_bytes().decode("utf-8")
-        content = json.loads(text)
+        content = read_json(text)
     except (ValueError, RecursionError) as error:
         raise broken(folder, f'"{MANIFEST}" is no valid JSON: {first_line(error)}') from None
     version = content.get("format_version") if isinstance(content, dict) else None
@@ -422,7 +440,7 @@ def first_line(error: BaseException) -> str:
     """What an error says, in one line."""
     if isinstance(error, ValidationError):
         detail = error.errors(include_url=False)[0]
-        return f"{'.'.join(str(part) for part in detail['loc'])}: {detail['msg']}"
+        return ": ".join(each for each in (".".join(map(str, detail["loc"])), detail["msg"]) if each)
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 

@@ -17,6 +17,7 @@ from ctr.jobs.verify import verify
 from ctr.serving.scorer import Scorer, _chunk
 from ctr.settings import check
 from tests.serving.test_bundle import resign
+from tests.serving.write_released import RELEASED
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +184,10 @@ def test_golden_pairs_that_are_none_are_refused_in_one_line(run, tmp_path, chang
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[]", "says otherwise how cells"),
+        ("[]", "expected a version from 1 to 2, found null"),
+        ('{"version": true}', "expected a version from 1 to 2, found true"),
+        ('{"version": 3}', "expected a version from 1 to 2, found 3"),
+        ('{"version": 1}', "says otherwise how cells"),
         ("[" * 100_000, "is no valid JSON"),
         (None, "says otherwise how cells"),
     ],
@@ -198,6 +202,20 @@ def test_a_description_of_another_encoding_is_refused(run, tmp_path, content, me
     path.write_text(content)
     resign(copied, "encoding.json")
     with pytest.raises(DataError, match=message):
+        told(copied, None)
+
+
+def test_a_description_of_the_first_version_is_compared_as_far_as_it_goes(tmp_path):
+    released = RELEASED / "format_3" / "bundle"
+    assert '"encoding.json" says how the bundle encodes cells, as far as version 1 did' in told(
+        released, None
+    )
+    copied = shutil.copytree(released, tmp_path / "bundle")
+    described = json.loads((copied / "encoding.json").read_text())
+    described["fields"][0]["owner"] = "item"
+    (copied / "encoding.json").write_text(json.dumps(described))
+    resign(copied, "encoding.json")
+    with pytest.raises(DataError, match="says otherwise how cells"):
         told(copied, None)
 
 

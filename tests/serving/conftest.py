@@ -196,7 +196,7 @@ class Trained:
             table = None if placement is None else loud(build_table(self.architecture))
             self.network = compact_network(self.network, dataset, self.feature_set, table)
 
-    def export(self, folder):
+    def export(self, folder, **keys):
         size = export_bundle(
             folder,
             dataset=self.dataset,
@@ -208,6 +208,7 @@ class Trained:
             metrics={"test": {"auc": 0.75}},
             model={"refit": "none", "evaluated": TRAINED, "shipped": TRAINED},
             provenance={"seed": 0},
+            **keys,
         )
         assert size == sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         return folder

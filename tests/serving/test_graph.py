@@ -41,6 +41,10 @@ CASES = {
         if BACKBONES[name].reads_pairs
     },
     **{name: {"composition": name, **LISTS, **keys} for name, (keys, _, _) in COMPOSITIONS.items()},
+    **{
+        f"{name} with nothing dense": {"backbone": "fm", "composition": name, **LISTS, **keys}
+        for name, (keys, _, _) in COMPOSITIONS.items()
+    },
     "hashed factors": {"composition": "lookup", "lookups": 2, "pairs": PAIRS},
     "layer norm": {"backbone": "pin", "norm": "layer", "dropout": 0.3},
     "batch norm": {"norm": "batch", "first_order": False},

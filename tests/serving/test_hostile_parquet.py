@@ -6,8 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ctr.dataset.crosses import CrossKeys, read_sketch
 from ctr.serving.bundle import Bundle
-from ctr.serving.limits import check_parquet, read_parquet
+from ctr.serving.limits import DISTINCT, SKETCH, check_parquet, read_parquet
 from tests.serving.attacks import fresh, opened, refused
 from tests.serving.mutations import sign
 
@@ -130,3 +131,34 @@ def test_columns_that_nobody_asks_for_are_not_read(tmp_path):
     for frame in (found.golden(), found.vocabulary(), *found.side_tables()):
         assert "nobody" not in frame.columns
     assert opened(bundle).scores == opened(fresh(tmp_path / "other")).scores
+
+
+def test_a_vocabulary_of_rows_that_take_no_room_is_not_read(tmp_path):
+    """As many rows as there could be if they were alike: a vocabulary's are not, each of them takes a bit at least."""
+    bundle, rows = fresh(tmp_path), 2_000_000
+    columns = {name: repeated(rows, "") for name in ("field", "role", "value")}
+    noise = pa.array([np.random.default_rng(1).bytes(100_000), *([None] * (rows - 1))])  # read by nobody
+    columns |= {"id": pa.array(np.ones(rows, np.int32)), "nobody": noise}
+    path = bundle / "vocabulary.parquet"
+    pq.write_table(pa.table(columns), path, use_dictionary=["field", "role", "value", "id"], **PLAINLY)
+    check_parquet(path)
+    assert f"it says that it holds {rows} rows in" in refused(bundle)
+
+
+@pytest.mark.parametrize("number", ["{}", "{:07d}", "https://example.com/" + "a" * 100 + "/{}"])
+def test_a_vocabulary_that_packs_well_is_within_the_limits(tmp_path, number):
+    rows = 300_000
+    frame = pl.DataFrame({"value": [number.format(n) for n in range(rows)], "id": range(1, rows + 1)})
+    path = tmp_path / "vocabulary.parquet"
+    frame.with_columns(field=pl.lit("user"), role=pl.lit("value")).write_parquet(path, compression="zstd")
+    assert read_parquet(path, ["value"], DISTINCT).equals(frame.select("value"))
+    assert rows > DISTINCT.free
+
+
+@pytest.mark.parametrize("width", [1 << 19, 1 << 22])
+def test_a_sketch_that_is_almost_empty_is_read_however_wide_it_is(tmp_path, width):
+    sketch = np.zeros((2, width), np.uint8)
+    sketch[:, ::50_000] = 7
+    CrossKeys((), np.zeros((1, 4), np.int32), np.zeros(0, np.int64), sketch).write(tmp_path / "x.parquet")
+    check_parquet(tmp_path / "x.parquet", SKETCH)
+    assert np.array_equal(read_sketch(tmp_path / "x.parquet"), sketch)

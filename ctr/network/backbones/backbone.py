@@ -29,7 +29,7 @@ class Part(Enum):
         """
         if self is Part.FIELDS:
             return fields.repeat_interleave(settings["width"])
-        first, second = torch.triu_indices(len(fields), len(fields), offset=1)
+        first, second = torch.triu_indices(len(fields), len(fields), offset=1, device=fields.device)
         pairs = fields[first] & fields[second]
         return pairs.repeat_interleave(settings["subnet_units"]) if self is Part.SUBNETS else pairs
 
@@ -89,7 +89,9 @@ class Backbone(nn.Module, ABC):
 
     def size(self, layer: str) -> int:
         """How many numbers `layer` reads of each row."""
-        return len(self._inputs(layer, torch.ones(self.fields, dtype=torch.bool)))
+        # Takes no memory, whatever is said of the fields.
+        everyone = torch.ones(self.fields, dtype=torch.bool, device="meta")
+        return len(self._spread(layer, everyone))
 
     def keep_fields(self, kept: Sequence[int]) -> Self:
         """Copy the backbone without the other fields: its share of the weights, its statistics, its mode.
@@ -122,10 +124,14 @@ class Backbone(nn.Module, ABC):
         return smaller.train(self.training)
 
     def _inputs(self, layer: str, here: Tensor) -> Tensor:
-        """Find the positions, in the input of `layer`, of what belongs to the fields that are `here` (F,).
+        """Find the positions, in the input of `layer`, of what belongs to the fields that are `here` (F,)."""
+        return self._spread(layer, here).nonzero().squeeze(1)
+
+    def _spread(self, layer: str, here: Tensor) -> Tensor:
+        """Truth per field (F,) -> truth per number that `layer` reads.
 
         Vectors of pairs, which an MLP reads last, belong to no field: they stay.
         """
         truth = [part.spread(here, self.settings) for part in self.reads[layer]]
         pairs = (self.settings.get("pair_numbers") or 0) if layer == "mlp" else 0
-        return torch.cat([*truth, torch.ones(pairs, dtype=torch.bool)]).nonzero().squeeze(1)
+        return torch.cat([*truth, torch.ones(pairs, dtype=torch.bool, device=here.device)])
