@@ -100,10 +100,11 @@ def rival_words(rival: Mapping[str, Any], margin: float) -> str:
         next_one = f"{setting_words(rival['other'])}, {_interval(rival['auc'])}"
         return f"It is better than every cheap alternative of about as many bytes{only} (next: {next_one})."
     told = rival if rival not in beaten else min(rival["others"], key=lambda each: each["auc"]["low"])
-    as_good = told["auc"]["high"] <= margin
-    start = (
-        "A cheap alternative is as good at" if as_good else "It cannot be told from a cheap alternative of"
-    )
+    high = told["auc"]["high"]
+    if high > margin:
+        start = "It cannot be told from a cheap alternative of"
+    else:
+        start = f"A cheap alternative is {'better' if high < 0.0 else 'as good'} at"
     return f"{start} about as many bytes{only}: {setting_words(told['other'])} (difference {_interval(told['auc'])})."
 
 

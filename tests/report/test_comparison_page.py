@@ -81,12 +81,17 @@ def rival(label, low, high):
     }
 
 
-def test_a_cheap_alternative_is_as_good_cannot_be_told_or_is_beaten():
+def test_a_cheap_alternative_is_better_as_good_cannot_be_told_or_is_beaten():
     for low, high, words in (
         (
             -0.002,
             0.0005,
             "A cheap alternative is as good at about as many bytes: unified at 20 % (difference -0.0008, ",
+        ),
+        (
+            -0.004,
+            -0.001,
+            "A cheap alternative is better at about as many bytes: unified at 20 % (difference -0.0025, ",
         ),
         (-0.002, 0.002, "It cannot be told from a cheap alternative of about as many bytes: unified at 20 %"),
         (
