@@ -332,10 +332,10 @@ def kill_after(monkeypatch, name):
     """The job dies as soon as the stage that trains `name` begins."""
     stage = models.Trainer._stage
 
-    def dying(self, model, kind):
+    def dying(self, model, kind, watchers=()):
         if model.startswith(name):
             raise Killed
-        return stage(self, model, kind)
+        return stage(self, model, kind, watchers)
 
     monkeypatch.setattr(models.Trainer, "_stage", dying)
 
