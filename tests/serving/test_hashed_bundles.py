@@ -24,6 +24,7 @@ from ctr.dataset.schema import Schema
 from ctr.dataset.store import Dataset
 from ctr.errors import DataError
 from ctr.network.backbones import BACKBONES
+from ctr.network.embeddings import Table
 from ctr.network.hashed_tables import COMPOSITIONS
 from ctr.serving.bundle import Bundle
 from ctr.serving.scorer import Scorer, score_file
@@ -51,7 +52,13 @@ def hashed(log, keyed):
         placing = {"composition": composition, "shared": True, "rows": 90, "field_lookups": odd}
         placing |= {name: keys.pop(name) for name in ("shared", "rows", "collision_free") if name in keys}
         dataset = keyed if encoding == "hashed" else numbered
-        return Trained(dataset, folder / "log.csv", backbone, share, placing=placing, **keys)
+        trained = Trained(dataset, folder / "log.csv", backbone, share, placing=placing, **keys)
+        if composition == "quotient_remainder":
+            # A vector is a product of two rows: quieter than a row, and so would be what is made of it.
+            for module in trained.network.modules():
+                if isinstance(module, Table):
+                    module.weight.data *= 2.0
+        return trained
 
     return build
 
