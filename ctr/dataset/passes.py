@@ -239,7 +239,7 @@ class Passes:
             addable = [field for field in counted if field.addable]
             for file in self.files.fresh:
                 found = threaded(partial(FieldCounts.partial, file=file), addable)
-                self.files.write(file, found, self._weighted)
+                self.files.write(file, found, self.schema.weighted)
             self.files.prune()
             self.progress("count", 1.0)
 
@@ -257,18 +257,13 @@ class Passes:
         in_threads(count, fields)
 
     @property
-    def _weighted(self) -> bool:
-        """Whether rows do not all count alike."""
-        return self.schema.weight is not None or self.schema.keep_rate != 1.0
-
-    @property
     def _weight_columns(self) -> list[str]:
         return [] if self.schema.weight is None else ["@weight"]
 
     def _row_weights(self, frame: pl.DataFrame, train: Bools) -> Floats | None:
         """How many impressions each train row stands for; None where each stands for itself."""
         rate = self.schema.keep_rate
-        if not self._weighted:
+        if not self.schema.weighted:
             return None
         negative = frame["@label"].to_numpy()[train] == 0
         weights = np.where(negative, 1.0 / rate, 1.0)

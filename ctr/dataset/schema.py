@@ -182,6 +182,11 @@ class Schema(Strict):
         return float(self.negative_keep_rate or 1.0)
 
     @property
+    def weighted(self) -> bool:
+        """Whether rows do not all count alike."""
+        return self.weight is not None or self.keep_rate != 1.0
+
+    @property
     def time_column(self) -> str | None:
         """The column of times that the split names; None where it names none."""
         return self.split.column if isinstance(self.split, TimeSplit | FilesSplit) else None

@@ -42,11 +42,6 @@ def value_counts(dataset: Dataset, field: FieldInfo) -> pl.DataFrame:
     return whole.select("value", *(pl.col(name).fill_null(0) for name in columns)).sort("value")
 
 
-def weighted(dataset: Dataset) -> bool:
-    """Whether rows do not all count alike."""
-    return dataset.schema.weight is not None or dataset.schema.keep_rate != 1.0
-
-
 def row_weight(dataset: Dataset) -> pl.Expr:
     """How much a row of train or valid counts, 1 on average over train: its weight, and the negatives it stands for."""
     rate, manifest = dataset.schema.keep_rate, dataset.manifest

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import polars as pl
 
 from ctr.dataset.store import UNKNOWN, Dataset, FieldInfo
-from ctr.dataset.value_counts import NO_NUMBER, bin_of, missing_of, row_weight, value_counts, weighted
+from ctr.dataset.value_counts import NO_NUMBER, bin_of, missing_of, row_weight, value_counts
 from ctr.jobs.findings import Finding
 from ctr.report.units import share
 
@@ -89,7 +89,7 @@ def facts_of(dataset: Dataset, field: FieldInfo) -> FieldFacts:
         foretold=_part(train[rare].sum(), train),
         unseen_valid=_part(valid[strange].sum(), valid),
         unseen_test=_part(test_rows[strange].sum(), test_rows),
-        weighted=weighted(dataset),
+        weighted=dataset.schema.weighted,
         auc=_auc(rates, valid_clicks, others),
         explained=_explained(rates, valid_clicks, others),
         scores=pl.DataFrame({"value": counts["value"], "score": odds - level}),

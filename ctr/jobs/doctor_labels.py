@@ -8,7 +8,7 @@ import numpy.typing as npt
 import polars as pl
 
 from ctr.dataset.store import Dataset, PartName
-from ctr.dataset.value_counts import row_weight, value_of, weighted
+from ctr.dataset.value_counts import row_weight, value_of
 from ctr.evaluation.intervals import Interval, auc_interval
 from ctr.jobs.doctor_fields import FieldFacts
 from ctr.jobs.findings import Finding
@@ -89,7 +89,7 @@ def rates(dataset: Dataset, clicks: dict[PartName, Clicks]) -> list[Finding]:
     error = math.sqrt(train.variance(pooled) + valid.variance(pooled))
     relative = after / before - 1.0
     figures = {"train": before, "valid": after, "relative": relative}
-    by = "by weight, " if weighted(dataset) else ""
+    by = "by weight, " if dataset.schema.weighted else ""
     found = f"{by}{share(before)} of the train rows are clicked, and {share(after)} of the valid rows"
     if abs(after - before) > _SIGMAS * error and abs(relative) >= _RELATIVE:
         advice = (

@@ -531,9 +531,8 @@ class Trainer:
         for epoch in range(1, self._young.epochs + 1):
             if self._young.known(epoch) is None:
                 name, steps = f"trial-pass-{epoch}", epoch * len(learning)
-                if (
-                    self._numbered and keep_all.history[-1].step < steps
-                ):  # where it stopped is where to go on from
+                if self._numbered and keep_all.history[-1].step < steps:
+                    # Where keep-all stopped is where to go on from.
                     share_checkpoints(keep_all.folder / "last", folder / "last")
                 with self._stage(name, name) as watcher:
                     training = self.config.training
