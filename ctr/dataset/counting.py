@@ -23,7 +23,8 @@ from ctr.dataset.scratch import Arrays
 from ctr.dataset.split_keys import mixed
 from ctr.dataset.train_statistics import Floats, Statistics
 from ctr.dataset.transforms import Scale, quantile_bin, quantile_edges, scale_of
-from ctr.dataset.vocabulary import FIRST_VALUE, MISSING, UNKNOWN, merged, scaled_vocabulary, vocabulary
+from ctr.dataset.value_totals import ValueTotals
+from ctr.dataset.vocabulary import Ids, scaled_vocabulary, vocabulary
 
 SAMPLE_ROWS = 1_000_000
 _SAMPLE_SEED = 0x5EED
@@ -48,10 +49,11 @@ class FieldCounts:
         self._dictionaries = Dictionaries(folder, spec.kind == "numeric")
         self._counts = Arrays(folder / "counts", pa.int64())
         self._weighted = Arrays(folder / "weighted", pa.float64())
+        self._places = Arrays(folder / "places", pa.int32())  # of each chunk's values among all of the field
         # Per file what is gathered of its numbers, and its chunks in the order in which they were counted.
         self._gathered: dict[int, Statistics] = {}
         self._chunks: dict[int, list[int]] = {}
-        self._places: dict[int, int] = {}  # of the chunks among the counts
+        self._counted_at: dict[int, int] = {}  # the place of each chunk among the counts
         self.constant: str | None = None
         self.serve: dict[str, Any] | None = None
         self.sharers: list[FieldCounts] = []
@@ -115,7 +117,7 @@ class FieldCounts:
         """
         statistics = self._gathered.setdefault(file, Statistics())
         self._chunks.setdefault(file, []).append(chunk)
-        self._places[chunk] = len(self._places)
+        self._counted_at[chunk] = len(self._counted_at)
         if self.measured:
             statistics.add(self._sizes_of(coded_values.filter(pl.Series(train))), weights)
         elif self.edges is not None:
@@ -156,8 +158,10 @@ class FieldCounts:
         """The counts of one file, after `close`."""
         if self.measured:
             return Counted(self.spec.name, None, self._gathered[file])
-        counts = merged(self._counted([file], self._dictionaries.kind))
-        return Counted(self.spec.name, self._as_text(counts), self._gathered[file])
+        totals = ValueTotals()
+        self._add_counts(totals, [file], self._dictionaries.kind)
+        there = totals.frame().filter(pl.col("count") > 0)
+        return Counted(self.spec.name, self._as_text(there), self._gathered[file])
 
     def decide(self, partials: Sequence[PartialCounts] = ()) -> pl.DataFrame:
         """The vocabulary, also of the fields that share it; afterwards `encode` works, theirs as well.
@@ -180,21 +184,15 @@ class FieldCounts:
                 statistics.high,
             )
         else:
-            kinds = {member._dictionaries.kind for member in members}
-            # What is of two kinds, or from other runs, meets as text.
-            kind = kinds.pop() if len(kinds) == 1 and not (self.addable and partials) else "text"
-            counts = merged(frame for member in members for frame in member._all_counts(partials, kind))
-            counts = counts if kind == "text" else self._as_text(counts)
-            own = vocabulary(spec.name, counts, spec.min_count)
-            self._distinct = counts["value"].drop_nulls().len()
+            own, ids = self._counted_vocabulary(partials, members)
+            if not self._numbers:
+                for member in members:
+                    member._map_dictionaries(ids)
         self.constant = self._constancy(own)
         if self._numbers or spec.role == "bias":
             self._encoder = FieldEncoder(spec, own, self.scale, self.edges)
         if spec.role == "bias":
             self.serve = self._served()
-        if not self._numbers:
-            for member in members:
-                member._map_dictionaries(own, spec.kind == "numeric")
         return own
 
     def _served(self) -> dict[str, Any]:
@@ -222,49 +220,63 @@ class FieldCounts:
             return reduce(Statistics.plus, (each.statistics(self.spec.name) for each in partials))
         return reduce(Statistics.plus, self._gathered.values(), Statistics())
 
-    def _all_counts(self, partials: Sequence[PartialCounts], kind: Kind) -> Iterator[pl.DataFrame]:
+    def _counted_vocabulary(
+        self, partials: Sequence[PartialCounts], members: Sequence["FieldCounts"]
+    ) -> tuple[pl.DataFrame, Ids]:
+        """The vocabulary of counted values, and the id of each place; places of chunks are written down."""
+        kinds = {member._dictionaries.kind for member in members}
+        kind = kinds.pop() if len(kinds) == 1 else "text"  # what is of two kinds meets as text
+        totals = ValueTotals()
         if self.addable and partials:
-            return (each.counts(self.spec.name) for each in partials)
-        return self._counted(self._chunks, kind)
+            for member in members:
+                for each in partials:
+                    counts = each.counts(member.spec.name)
+                    if kind != "text":
+                        counts = counts.with_columns(member._dictionaries.like_read(counts["value"]))
+                    totals.add(counts)
+                for values in member._distinct_values(kind):
+                    totals.add(pl.DataFrame({"value": values}), member._places)
+        else:
+            for member in members:
+                member._add_counts(totals, member._chunks, kind)
+        counts = totals.frame()
+        self._distinct = counts.filter(pl.col("count") > 0)["value"].drop_nulls().len()
+        return vocabulary(self.spec.name, counts if kind == "text" else self._as_text(counts), self.spec.min_count)
 
     def _as_text(self, counts: pl.DataFrame) -> pl.DataFrame:
         return counts.with_columns(self._dictionaries.texts(counts["value"]).alias("value"))
 
-    def _counted(self, files: Iterable[int], kind: Kind) -> Iterator[pl.DataFrame]:
-        """The counts of each chunk of some files, of values as text or as they are."""
+    def _distinct_values(self, kind: Kind, chunks: Sequence[int] | None = None) -> Iterator[pl.Series]:
+        """The distinct values of each chunk, or of some, as text or as they are."""
+        found = self._dictionaries.read(chunks)
+        return map(self._dictionaries.texts, found) if kind == "text" else found
+
+    def _add_counts(self, totals: ValueTotals, files: Iterable[int], kind: Kind) -> None:
+        """Add the counts of each chunk of some files."""
         for file in files:
-            places = [self._places[chunk] for chunk in self._chunks[file]]
-            # Bins have their dictionaries from counting, everything else from coding.
-            dictionaries = self._dictionaries.read(places if self.edges is not None else self._chunks[file])
-            if kind == "text":
-                dictionaries = map(self._dictionaries.texts, dictionaries)
-            heavy = self._weighted.read(places)
-            for values, counts in zip(dictionaries, self._counts.read(places), strict=True):
-                yield _frame(values, pl.Series(counts), next(heavy, None))
+            at = [self._counted_at[chunk] for chunk in self._chunks[file]]
+            # Bins have their dictionaries from counting, everything else from coding; rows of bins are coded anew.
+            binned = self.edges is not None
+            dictionaries = self._distinct_values(kind, at if binned else self._chunks[file])
+            heavy = self._weighted.read(at)
+            for values, counts in zip(dictionaries, self._counts.read(at), strict=True):
+                frame = _frame(values, pl.Series(counts), next(heavy, None))
+                totals.add(frame, None if binned else self._places)
             if self.spec.kind == "list":
                 found, weighted = self._gathered[file], self._weighted.there
                 missing = [found.missing_weight] if weighted else None
                 none = pl.Series([None], dtype=pl.String if kind == "text" else pl.Int64)
-                yield _frame(none, pl.Series([found.missing]), missing)
+                totals.add(_frame(none, pl.Series([found.missing]), missing))
 
-    def _map_dictionaries(self, own: pl.DataFrame, numeric: bool) -> None:
-        """Look up each chunk's distinct values once, so that encoding is a gather.
-
-        Args:
-            own: the vocabulary. numeric: whether its values are numbers.
-        """
-        dictionaries, ids = self._dictionaries, Arrays(self._folder / "ids", pa.int32())
-        if dictionaries.kind == "text" or dictionaries.numeric != numeric:
-            encoder = FieldEncoder(self.spec, own)
-            for texts in map(dictionaries.texts, dictionaries.read()):
-                ids.append(encoder.look_up(texts))
-        else:
-            there = own.tail(-FIRST_VALUE)
-            index = dictionaries.index(there["value"], there["id"].to_numpy())
-            for numbers in dictionaries.read():
-                ids.append(index.look_up(numbers, UNKNOWN, MISSING))
+    def _map_dictionaries(self, id_of_place: Ids) -> None:
+        """The id of each chunk's distinct values, so that encoding is a gather."""
+        ids = Arrays(self._folder / "ids", pa.int32())
+        self._places.close()
+        for places in self._places.read():
+            ids.append(id_of_place[places.to_numpy()])
         ids.close()
         self._dictionaries.delete()
+        self._places.delete()
         self._ids = ids.read()
 
     def encode(self, coded_values: pl.Series) -> list[pl.Series]:

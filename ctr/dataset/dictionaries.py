@@ -1,4 +1,4 @@
-"""The distinct values of one field's chunks, on disk, as numbers where they are short; and ids by such numbers."""
+"""The distinct values of one field's chunks, on disk, as numbers where they are short."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,11 +10,9 @@ import polars as pl
 import pyarrow as pa
 
 from ctr.dataset.scratch import Arrays
-from ctr.dataset.short_texts import MOST_BYTES, packed, unpacked
+from ctr.dataset.short_texts import packed, unpacked
 from ctr.dataset.transforms import log_square
 
-Ints = npt.NDArray[np.int64]
-Ids = npt.NDArray[np.int32]
 Codes = npt.NDArray[np.integer[Any]]
 Kind = Literal["number", "short text", "text"]
 
@@ -90,38 +88,17 @@ class Dictionaries:
             return values
         return values.cast(pl.String) if self.numeric else unpacked(values)
 
-    def index(self, texts: pl.Series, ids: Ids) -> "NumberIndex":
-        """Ids by what `read` gives, where that is numbers."""
+    def like_read(self, texts: pl.Series) -> pl.Series:
+        """Texts, all of which are values of the chunks, as `read` gives them."""
+        if self.kind == "text":
+            return texts
         if self.numeric:
-            return NumberIndex(texts.cast(pl.Int64).to_numpy(), ids)
-        short = texts.str.len_bytes() <= MOST_BYTES
-        numbers = packed(texts.filter(short))
-        assert numbers is not None, "they are short"
-        return NumberIndex(numbers.to_numpy(), ids[short.to_numpy()])
+            return texts.cast(pl.Int64)
+        numbers = packed(texts)
+        assert numbers is not None, "the chunks have no long text"
+        return pl.Series(texts.name, numbers)
 
     def delete(self) -> None:
         """Give their disk space back."""
         self._numbers.delete()
         self._texts.delete()
-
-
-class NumberIndex:
-    """Number -> id by binary search."""
-
-    def __init__(self, numbers: Ints, ids: Ids) -> None:
-        order = np.argsort(numbers)
-        self._numbers, self._ids = numbers[order], ids[order]
-
-    def look_up(self, values: pl.Series, unknown: int, missing: int) -> Ids:
-        """Id of each number; of null `missing`, of one that has none `unknown`."""
-        result = np.full(len(values), missing, np.int32)
-        wanted = values.drop_nulls().to_numpy()
-        order = np.argsort(wanted)  # sorted look-ups walk through memory in one direction
-        wanted = wanted[order]
-        at = np.searchsorted(self._numbers, wanted)
-        there = at < len(self._numbers)
-        there[there] = self._numbers[at[there]] == wanted[there]
-        ids = np.full(len(wanted), unknown, np.int32)
-        ids[order[there]] = self._ids[at[there]]
-        result[values.is_not_null().to_numpy()] = ids
-        return result

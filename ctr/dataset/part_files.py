@@ -35,5 +35,8 @@ class PartWriter:
 
     def _write(self, frame: pl.DataFrame) -> None:
         path = self._folder / f"part-{self._files:05d}.parquet"
-        frame.write_parquet(path, compression="zstd", compression_level=1, row_group_size=ROW_GROUP)
+        # Statistics of ids tell nobody anything, and cost a fifth of the writing.
+        frame.write_parquet(
+            path, compression="zstd", compression_level=1, row_group_size=ROW_GROUP, statistics=False
+        )
         self._files += 1

@@ -30,7 +30,7 @@ from ctr.dataset.split_keys import TimeKey
 from ctr.dataset.split_spec import FilesSplit, RandomSplit, TimeSplit
 from ctr.dataset.splitting import AFTER, GAP, IMMATURE, PARTS, TRAIN, Codes, Cuts
 from ctr.dataset.train_statistics import Floats
-from ctr.dataset.vocabulary import SCHEMA as VOCABULARY
+from ctr.dataset.vocabulary import vocabulary_writer
 from ctr.errors import DataError
 
 Progress = Callable[[str, float], None]
@@ -271,10 +271,9 @@ class Passes:
 
     def write_vocabulary(self) -> None:
         """Decide every field's ids, as many fields in memory at a time as there are cores."""
-        layout = pl.DataFrame(schema=VOCABULARY).to_arrow().schema
         constant = []
         decide = partial(FieldCounts.decide, partials=self.files.partials() if self.files else ())
-        with pq.ParquetWriter(self.built / "vocabulary.parquet", layout, compression="zstd") as writer:
+        with vocabulary_writer(self.built / "vocabulary.parquet") as writer:
             owners = [field for field in self.fields if field.spec.shares is None]
             for field, own in zip(owners, threaded(decide, owners), strict=True):
                 for member in (field, *field.sharers):

@@ -1,9 +1,13 @@
 """Counts of train rows -> the vocabulary: which values of a field get an id, and which id."""
 
-from collections.abc import Iterable
+from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
+import pyarrow.parquet as pq
 
+Ids = npt.NDArray[np.int32]
 UNKNOWN, MISSING, FIRST_VALUE = 0, 1, 2
 SCHEMA = {
     "field": pl.String,
@@ -13,50 +17,24 @@ SCHEMA = {
     "count": pl.Int64,
     "weighted_count": pl.Float64,
 }
-_PENDING_ROWS = 4_000_000
 
-
-def merged(counts: Iterable[pl.DataFrame]) -> pl.DataFrame:
-    """Sums counts per value over chunks; memory grows with the number of distinct values, not of chunks.
-
-    Args:
-        counts: frames of `value` (String, null where missing, each once), `count` (Int64) and, where rows have
-            weights, `weighted_count` (Float64).
-    """
-    total = pl.DataFrame()
-    pending: list[pl.DataFrame] = []
-    rows = 0
-    for frame in counts:
-        pending.append(frame.filter(pl.col("count") > 0))
-        rows += frame.height
-        if rows > _PENDING_ROWS:
-            total, pending, rows = _sum([total, *pending]), [], 0
-    return _sum([total, *pending])
-
-
-def _sum(frames: list[pl.DataFrame]) -> pl.DataFrame:
-    there = [frame for frame in frames if frame.width]
-    if len(there) == 1:
-        return there[0]
-    # In order, so that sums of floats are the same in every run, and files of counts as well.
-    return pl.concat(there).group_by("value", maintain_order=True).agg(pl.all().sum())
-
-
-def vocabulary(field: str, counts: pl.DataFrame, min_count: int = 1) -> pl.DataFrame:
+def vocabulary(field: str, counts: pl.DataFrame, min_count: int = 1) -> tuple[pl.DataFrame, Ids]:
     """A field's features: unknown 0, missing 1, then values by count descending, then by value ascending.
 
     Args:
         field: the field's name.
-        counts: what `merged` returns.
-        min_count: values in fewer train rows, weights and sampling counted, are unknown.
+        counts: value as text (null where missing, each once), count and, where rows have weights, weighted_count.
+        min_count: values in fewer train rows, weights and sampling counted, are unknown; so is what is in none.
 
     Returns:
-        field, role (unknown, missing or value), value, id (local), count (train rows; in lists, occurrences) and
-        weighted_count (the same where rows have no weights).
+        The features, and the local id of each row of `counts`. The features: field, role (unknown, missing or value),
+        value, id (local), count (train rows; in lists, occurrences) and weighted_count (the same where rows have no
+        weights).
     """
     if "weighted_count" not in counts.columns:
         counts = counts.with_columns(pl.col("count").cast(pl.Float64).alias("weighted_count"))
-    values = counts.filter(pl.col("value").is_not_null())
+    counts = counts.with_row_index("place")
+    values = counts.filter(pl.col("value").is_not_null() & (pl.col("count") > 0))
     admitted = pl.col("weighted_count") >= min_count
     frequent = values.filter(admitted).sort(["count", "value"], descending=[True, False])
     sums = ("count", "weighted_count")
@@ -67,7 +45,10 @@ def vocabulary(field: str, counts: pl.DataFrame, min_count: int = 1) -> pl.DataF
     )
     both = pl.concat([own, frequent.select(pl.lit("value").alias("role"), "value", *sums)])
     numbered = both.with_row_index("id").with_columns(pl.lit(field).alias("field"))
-    return numbered.select(pl.col(name).cast(dtype) for name, dtype in SCHEMA.items())
+    ids = np.full(counts.height, UNKNOWN, np.int32)
+    ids[counts["value"].is_null().to_numpy()] = MISSING
+    ids[frequent["place"].to_numpy()] = FIRST_VALUE + np.arange(frequent.height, dtype=np.int32)
+    return numbered.select(pl.col(name).cast(dtype) for name, dtype in SCHEMA.items()), ids
 
 
 def scaled_vocabulary(
@@ -89,4 +70,16 @@ def scaled_vocabulary(
             "weighted_count": [0.0, float(light), float(heavy)],
         },
         schema=SCHEMA,
+    )
+
+
+def vocabulary_writer(path: Path) -> pq.ParquetWriter:
+    """A writer of frames of `SCHEMA`. Columns are written as what they are: ids that go up by one, texts all different."""
+    return pq.ParquetWriter(
+        path,
+        pl.DataFrame(schema=SCHEMA).to_arrow().schema,
+        compression="zstd",
+        use_dictionary=["field", "role", "count", "weighted_count"],
+        column_encoding={"id": "DELTA_BINARY_PACKED"},
+        write_statistics=["field", "role"],
     )
