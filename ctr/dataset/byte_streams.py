@@ -1,6 +1,7 @@
 """Bytes of a file, decompressed and in UTF-8, read piece by piece."""
 
 import codecs
+import os
 from typing import Any, Protocol, Self
 
 import pyarrow as pa
@@ -11,11 +12,18 @@ from ctr.errors import ConfigError, DataError
 _CODECS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".lz4": "lz4"}
 
 
+_LINE = 1 << 16  # bytes that hardly a line is longer than
+
+
 class ByteStream(Protocol):
-    """Anything with `read(size)`."""
+    """Anything with `read(size)`, which may know how to stop at the end of a line."""
 
     def read(self, size: int, /) -> bytes:
         """At most `size` bytes, none at the end."""
+        ...
+
+    def read_lines(self, size: int, /) -> bytes:
+        """The same; where it costs nothing, they end where a line does, so that nobody has to copy them."""
         ...
 
 
@@ -58,6 +66,21 @@ class FileBytes:
             reason = (str(error).splitlines() or ["damaged"])[0]
             raise DataError(f'file "{self._source.name}": damaged or cut short: {reason}') from None
 
+    def read_lines(self, size: int, /) -> bytes:
+        """At most `size` bytes, of a file that is not compressed up to the last line end among them, if there is one.
+
+        Raises:
+            DataError: see `read`.
+        """
+        if self._stream is self._raw and size > _LINE:
+            try:
+                last = os.pread(self._raw.fileno(), _LINE, self._raw.tell() + size - _LINE)
+            except OSError:
+                last = b""  # no file on a disk, as it seems
+            if (end := last.rfind(b"\n") + 1) and len(last) == _LINE:
+                size -= _LINE - end
+        return self.read(size)
+
     def fraction(self) -> float:
         """Share of the file's bytes that have been read."""
         return min(self._raw.tell() / self._size, 1.0)
@@ -73,6 +96,10 @@ class Resumed:
         """At most `size` bytes, none at the end."""
         piece, self._start = bytes(self._start[:size]), self._start[size:]
         return piece + self._stream.read(size - len(piece)) if len(piece) < size else piece
+
+    def read_lines(self, size: int, /) -> bytes:
+        """The same; see `ByteStream`."""
+        return self.read(size) if self._start else self._stream.read_lines(size)
 
 
 class Transcoded:
@@ -98,6 +125,10 @@ class Transcoded:
                 ) from None
             if text or not piece:
                 return text.encode("utf-8", "surrogateescape")
+
+    def read_lines(self, size: int, /) -> bytes:
+        """The same; see `ByteStream`."""
+        return self.read(size)
 
 
 def as_utf8(stream: ByteStream, encoding: str, name: str) -> ByteStream:

@@ -73,6 +73,11 @@ class FieldCounts:
         """Whether counts of files add up to those of the log; bins are known only when all train rows are."""
         return self.spec.transform != "quantile"
 
+    @property
+    def values_coded(self) -> int:
+        """How many values the dictionaries of the field's chunks hold, and those of the fields that share its values."""
+        return sum(sum(member._dictionaries.sizes) for member in (self, *self.sharers))
+
     def code(self, values: pl.Series) -> pl.Series:
         """What a chunk keeps of a prepared column: codes into a dictionary that is written aside, or the number."""
         if self._numbers:
@@ -103,14 +108,11 @@ class FieldCounts:
         self.edges = quantile_edges(np.concatenate(self._sample), self.spec.bins)
         self._sample = []
 
-    def count(
-        self, coded_values: pl.Series, train: Bools, file: int, chunk: int, weights: Floats | None
-    ) -> None:
+    def count(self, coded_values: pl.Series, file: int, chunk: int, weights: Floats | None) -> None:
         """Count one chunk's train rows.
 
         Args:
-            coded_values: what `code` gave for the chunk.
-            train: (rows,) which of its rows are train rows.
+            coded_values: (train rows,) of what `code` gave for the chunk.
             file: the number of its file.
             chunk: its number in the log.
             weights: (train rows,) how much each counts; None where all count alike.
@@ -119,12 +121,12 @@ class FieldCounts:
         self._chunks.setdefault(file, []).append(chunk)
         self._counted_at[chunk] = len(self._counted_at)
         if self.measured:
-            statistics.add(self._sizes_of(coded_values.filter(pl.Series(train))), weights)
+            statistics.add(self._sizes_of(coded_values), weights)
         elif self.edges is not None:
             codes = self._dictionaries.code(quantile_bin(coded_values, self.edges))
-            self._tally(codes[train], self._dictionaries.sizes[-1], weights)
+            self._tally(codes, self._dictionaries.sizes[-1], weights)
         elif self.spec.kind == "list":
-            array = coded_values.filter(pl.Series(train)).rechunk().to_arrow()
+            array = coded_values.rechunk().to_arrow()
             lengths = array.value_lengths().to_numpy()
             each = None if weights is None else np.repeat(weights, lengths)
             self._tally(array.flatten().to_numpy(), self._dictionaries.sizes[chunk], each)
@@ -132,7 +134,7 @@ class FieldCounts:
             if weights is not None:
                 statistics.missing_weight += float(weights[lengths == 0].sum())
         else:
-            self._tally(coded_values.to_numpy()[train], self._dictionaries.sizes[chunk], weights)
+            self._tally(coded_values.to_numpy(), self._dictionaries.sizes[chunk], weights)
 
     def _sizes_of(self, values: pl.Series) -> Floats:
         """The numbers to gather statistics of, NaN where missing: of vectors their root mean square."""
@@ -158,9 +160,9 @@ class FieldCounts:
         """The counts of one file, after `close`."""
         if self.measured:
             return Counted(self.spec.name, None, self._gathered[file])
-        totals = ValueTotals()
-        self._add_counts(totals, [file], self._dictionaries.kind)
-        there = totals.frame().filter(pl.col("count") > 0)
+        added = ValueTotals()
+        self._add_counts(added, [file], self._dictionaries.kind)
+        there = added.totals().filter(pl.col("count") > 0)
         return Counted(self.spec.name, self._as_text(there), self._gathered[file])
 
     def decide(self, partials: Sequence[PartialCounts] = ()) -> pl.DataFrame:
@@ -226,22 +228,26 @@ class FieldCounts:
         """The vocabulary of counted values, and the id of each place; places of chunks are written down."""
         kinds = {member._dictionaries.kind for member in members}
         kind = kinds.pop() if len(kinds) == 1 else "text"  # what is of two kinds meets as text
-        totals = ValueTotals()
+        added = ValueTotals()
         if self.addable and partials:
             for member in members:
                 for each in partials:
                     counts = each.counts(member.spec.name)
                     if kind != "text":
                         counts = counts.with_columns(member._dictionaries.like_read(counts["value"]))
-                    totals.add(counts)
+                    added.add(counts)
                 for values in member._distinct_values(kind):
-                    totals.add(pl.DataFrame({"value": values}), member._places)
+                    added.add(pl.DataFrame({"value": values}), member._places)
         else:
             for member in members:
-                member._add_counts(totals, member._chunks, kind)
-        counts = totals.frame()
+                # Rows of bins are coded anew.
+                places = member._places if member.edges is None else None
+                member._add_counts(added, member._chunks, kind, places)
+        counts = added.totals()
         self._distinct = counts.filter(pl.col("count") > 0)["value"].drop_nulls().len()
-        return vocabulary(self.spec.name, counts if kind == "text" else self._as_text(counts), self.spec.min_count)
+        return vocabulary(
+            self.spec.name, counts if kind == "text" else self._as_text(counts), self.spec.min_count
+        )
 
     def _as_text(self, counts: pl.DataFrame) -> pl.DataFrame:
         return counts.with_columns(self._dictionaries.texts(counts["value"]).alias("value"))
@@ -251,22 +257,23 @@ class FieldCounts:
         found = self._dictionaries.read(chunks)
         return map(self._dictionaries.texts, found) if kind == "text" else found
 
-    def _add_counts(self, totals: ValueTotals, files: Iterable[int], kind: Kind) -> None:
-        """Add the counts of each chunk of some files."""
+    def _add_counts(
+        self, added: ValueTotals, files: Iterable[int], kind: Kind, places: Arrays | None = None
+    ) -> None:
+        """Add the counts of each chunk of some files; the places of its values are written to `places`."""
         for file in files:
             at = [self._counted_at[chunk] for chunk in self._chunks[file]]
-            # Bins have their dictionaries from counting, everything else from coding; rows of bins are coded anew.
-            binned = self.edges is not None
-            dictionaries = self._distinct_values(kind, at if binned else self._chunks[file])
+            # Bins have their dictionaries from counting, everything else from coding.
+            dictionaries = self._distinct_values(kind, self._chunks[file] if self.edges is None else at)
             heavy = self._weighted.read(at)
             for values, counts in zip(dictionaries, self._counts.read(at), strict=True):
                 frame = _frame(values, pl.Series(counts), next(heavy, None))
-                totals.add(frame, None if binned else self._places)
+                added.add(frame, places)
             if self.spec.kind == "list":
                 found, weighted = self._gathered[file], self._weighted.there
                 missing = [found.missing_weight] if weighted else None
                 none = pl.Series([None], dtype=pl.String if kind == "text" else pl.Int64)
-                totals.add(_frame(none, pl.Series([found.missing]), missing))
+                added.add(_frame(none, pl.Series([found.missing]), missing))
 
     def _map_dictionaries(self, id_of_place: Ids) -> None:
         """The id of each chunk's distinct values, so that encoding is a gather."""

@@ -81,11 +81,12 @@ def blocks(stream: ByteStream, dialect: Dialect, name: str, size: int = BLOCK_BY
     """
     rest = b""
     while True:
-        piece = stream.read(size)
+        piece = stream.read_lines(size)
         end = piece.rfind(b"\n") + 1
         if end and not (dialect.quote and (dialect.quote in rest or dialect.quote in piece)):
-            # Without a quote a newline ends a record, so whole records are copied once, and nothing else is.
-            data, rest = b"".join((rest, memoryview(piece)[:end])), piece[end:]
+            # Without a quote a newline ends a record, so whole records are copied once at most, and nothing else is.
+            whole = not rest and end == len(piece)
+            data, rest = piece if whole else b"".join((rest, memoryview(piece)[:end])), piece[end:]
             yield Block(data, count(data, b"\n"))
             continue
         buffer = rest + piece

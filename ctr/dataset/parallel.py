@@ -3,7 +3,7 @@
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
@@ -26,15 +26,34 @@ def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> lis
         return list(pool.map(function, todo))
 
 
-def threaded(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """The same, one result after the other; as many are in memory as there are cores, and the one that is used."""
+def threaded(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    size: Callable[[Item], int] = lambda item: 0,
+    waiting: int = 0,
+) -> Iterator[Result]:
+    """The same, one result after the other; as many are in memory as there are cores, and the one that is used.
+
+    Args:
+        function: what is done.
+        items: what it is done to.
+        size: about how large the result for an item is.
+        waiting: how large all results together may be that are in memory although it is another's turn; so much is
+            worked ahead while a large one keeps one core busy.
+    """
     source, workers = iter(items), cores()
+    coming: deque[tuple[int, Future[Result]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
-        coming = deque(pool.submit(function, item) for item in islice(source, workers))
-        while coming:
-            result = coming.popleft().result()
-            coming.extend(pool.submit(function, item) for item in islice(source, 1))
-            yield result
+        while True:
+            while len(coming) < workers or sum(each for each, _ in coming) < waiting:
+                for item in islice(source, 1):
+                    coming.append((size(item), pool.submit(function, item)))
+                    break
+                else:
+                    break
+            if not coming:
+                return
+            yield coming.popleft()[1].result()
 
 
 def ahead(items: Iterable[Item]) -> Iterator[Item]:

@@ -33,6 +33,7 @@ from ctr.dataset.train_statistics import Floats
 from ctr.dataset.vocabulary import vocabulary_writer
 from ctr.errors import DataError
 
+_VALUES_AHEAD = 1_000_000  # values of fields that are decided before their turn; 70 bytes each
 Progress = Callable[[str, float], None]
 
 
@@ -245,29 +246,22 @@ class Passes:
 
     def _count_chunk(self, number: int, train: Bools, fields: Sequence[FieldCounts]) -> None:
         names = ["@label", *self._weight_columns, *(field.spec.name for field in fields)]
-        frame = self.coded.one(number, names)
-        count = partial(
-            _count,
-            frame=frame,
-            train=train,
-            file=self._chunk_files[number],
-            chunk=number,
-            weights=self._row_weights(frame, train),
-        )
-        in_threads(count, fields)
+        frame = self.coded.one(number, names).filter(pl.Series(train))
+        file, weights = self._chunk_files[number], self._row_weights(frame)
+        in_threads(lambda field: field.count(frame[field.spec.name], file, number, weights), fields)
 
     @property
     def _weight_columns(self) -> list[str]:
         return [] if self.schema.weight is None else ["@weight"]
 
-    def _row_weights(self, frame: pl.DataFrame, train: Bools) -> Floats | None:
+    def _row_weights(self, frame: pl.DataFrame) -> Floats | None:
         """How many impressions each train row stands for; None where each stands for itself."""
         rate = self.schema.keep_rate
         if not self.schema.weighted:
             return None
-        negative = frame["@label"].to_numpy()[train] == 0
+        negative = frame["@label"].to_numpy() == 0
         weights = np.where(negative, 1.0 / rate, 1.0)
-        return weights if self.schema.weight is None else weights * frame["@weight"].to_numpy()[train]
+        return weights if self.schema.weight is None else weights * frame["@weight"].to_numpy()
 
     def write_vocabulary(self) -> None:
         """Decide every field's ids, as many fields in memory at a time as there are cores."""
@@ -275,7 +269,8 @@ class Passes:
         decide = partial(FieldCounts.decide, partials=self.files.partials() if self.files else ())
         with vocabulary_writer(self.built / "vocabulary.parquet") as writer:
             owners = [field for field in self.fields if field.spec.shares is None]
-            for field, own in zip(owners, threaded(decide, owners), strict=True):
+            decided = threaded(decide, owners, lambda field: field.values_coded, _VALUES_AHEAD)
+            for field, own in zip(owners, decided, strict=True):
                 for member in (field, *field.sharers):
                     self.features[member.spec.name] = own.height
                 writer.write_table(own.to_arrow())
@@ -356,12 +351,6 @@ class Passes:
             ],
             "window": self.window,
         }
-
-
-def _count(
-    field: FieldCounts, frame: pl.DataFrame, train: Bools, file: int, chunk: int, weights: Floats | None
-) -> None:
-    field.count(frame[field.spec.name], train, file, chunk, weights)
 
 
 def _encode(field: FieldCounts, frame: pl.DataFrame) -> list[pl.Series]:

@@ -10,10 +10,10 @@ import polars as pl
 import pyarrow as pa
 
 MOST_BYTES = 8
-_LENGTH = 0xF8
-_MARKS = np.array([(_LENGTH + length) << 56 for length in range(MOST_BYTES)] + [0], np.uint64)
+_LENGTH = np.uint64(0xF8)
+_EMPTY = -(8 << 56)  # the number of empty text: its mark alone, read as signed
 _SLICE = 1 << 14  # texts at a time: what lies between stays in the processor's cache
-_HALF = np.uint64(32)
+_HALF, _LAST = np.uint64(32), np.uint64(56)
 
 
 def packed(texts: pl.Series) -> pa.Int64Array | None:
@@ -27,12 +27,18 @@ def packed(texts: pl.Series) -> pa.Int64Array | None:
         np.frombuffer(views, np.uint64, 2 * count).reshape(-1, 2) if count else np.empty((0, 2), np.uint64)
     )
     numbers = np.empty(count, np.uint64)
+    scratch = np.empty(min(count, _SLICE), np.uint64)
     for start in range(0, count, _SLICE):
         first, second = words[start : start + _SLICE, 0], words[start : start + _SLICE, 1]
-        lengths = first.astype(np.uint32)
-        if lengths.max() > MOST_BYTES:
+        if first.astype(np.uint32).max() > MOST_BYTES:
             return None
-        numbers[start : start + _SLICE] = (first >> _HALF) | (second << _HALF) | _MARKS[lengths]
+        found = numbers[start : start + _SLICE]
+        other = scratch[: len(found)]
+        np.left_shift(second, _HALF, out=found)
+        found |= np.right_shift(first, _HALF, out=other)
+        # The mark of a length; that of eight bytes is too large for the last byte, and leaves it to the text.
+        np.add(first, _LENGTH, out=other)
+        found |= np.left_shift(other, _LAST, out=other)
     return pa.Array.from_buffers(
         pa.int64(), len(array), [validity, pa.py_buffer(numbers)], array.null_count, array.offset
     )
@@ -41,11 +47,9 @@ def packed(texts: pl.Series) -> pa.Int64Array | None:
 def unpacked(numbers: pl.Series) -> pl.Series:
     """The texts that `packed` gave the numbers of."""
     # Without a value, a number is that of empty text.
-    filled = numbers.fill_null(int(_MARKS[:1].view(np.int64)[0])).to_numpy()
+    filled = numbers.fill_null(_EMPTY).to_numpy()
     raw = np.ascontiguousarray(filled).view(np.uint8).reshape(-1, MOST_BYTES)
-    lengths: npt.NDArray[np.int64] = np.where(raw[:, -1] < _LENGTH, MOST_BYTES, raw[:, -1] & 7).astype(
-        np.int64
-    )
+    lengths: npt.NDArray[np.int64] = np.where(raw[:, -1] < 0xF8, MOST_BYTES, raw[:, -1] & 7).astype(np.int64)
     offsets = np.concatenate(([0], np.cumsum(lengths)))
     text = raw[np.arange(MOST_BYTES) < lengths[:, None]]
     array = pa.LargeStringArray.from_buffers(len(raw), pa.py_buffer(offsets), pa.py_buffer(text))

@@ -17,12 +17,14 @@ _PENDING_ROWS = 4_000_000
 class ValueTotals:
     """Adds up counts; memory grows with the number of distinct values, not with what is added.
 
-    A value's place is its number in the order in which values first came. So that nobody has to look values up
-    afterwards, whoever adds some may have their places written down.
+    A value keeps the place that it gets when it first comes. Whoever adds values may have their places written down,
+    and has an array of ids to look into afterwards instead of the values.
     """
 
     def __init__(self) -> None:
-        self._values: Any = None  # a PyArrow array: the value at each place but the first, which is that of null
+        self._values: Any = (
+            None  # a PyArrow array: the value at each place but the first, which is that of null
+        )
         self._counts = np.zeros(1, np.int64)
         self._heavy: npt.NDArray[np.float64] | None = None
         self._pending: list[tuple[pl.DataFrame, Arrays | None]] = []
@@ -34,15 +36,15 @@ class ValueTotals:
         Args:
             frame: `value` (Int64 or String, null where missing, each once), and, unless they are to be placed only,
                 `count` (Int64) and, where rows have weights, `weighted_count` (Float64).
-            places: where the places of the values are appended, as int32 in the order of the frame; in the course of
-                this call, or of a later one, or of `frame`.
+            places: where the places of the values are appended, as int32 in the order of the frame, by the time that
+                the totals are asked for.
         """
         self._pending.append((frame, places))
         self._rows += frame.height
         if self._rows > _PENDING_ROWS:
             self._take_in()
 
-    def frame(self) -> pl.DataFrame:
+    def totals(self) -> pl.DataFrame:
         """value, count and, where rows have weights, weighted_count, in the order of places; counts may be zero."""
         self._take_in()
         if self._values is None:
@@ -63,9 +65,9 @@ class ValueTotals:
         found[there] = codes + 1
         size = len(self._values) + 1
         self._counts = _longer(self._counts, size)
-        first, at = self._pending[0][0], 0
-        if self._heavy is not None or "weighted_count" in first.columns:
+        if self._heavy is not None or any("weighted_count" in frame.columns for frame, _ in self._pending):
             self._heavy = _longer(np.zeros(1) if self._heavy is None else self._heavy, size)
+        at = 0
         for frame, sink in self._pending:
             places = found[at : at + frame.height]
             at += frame.height
@@ -86,7 +88,7 @@ def _array(values: pl.Series) -> Any:
 
 
 def _grouped(known: Any, arrays: Sequence[Any]) -> tuple[Any, Ids]:
-    """The known values and the new ones after them, each once; and for each value of `arrays` where it is among them."""
+    """The known values and the new ones after them, each once; and where each value of `arrays` is among them."""
     count = 0 if known is None else len(known)
     together = arrays if known is None else [known, *arrays]
     if not pa.types.is_int64(arrays[0].type):

@@ -18,6 +18,7 @@ SCHEMA = {
     "weighted_count": pl.Float64,
 }
 
+
 def vocabulary(field: str, counts: pl.DataFrame, min_count: int = 1) -> tuple[pl.DataFrame, Ids]:
     """A field's features: unknown 0, missing 1, then values by count descending, then by value ascending.
 
@@ -74,7 +75,7 @@ def scaled_vocabulary(
 
 
 def vocabulary_writer(path: Path) -> pq.ParquetWriter:
-    """A writer of frames of `SCHEMA`. Columns are written as what they are: ids that go up by one, texts all different."""
+    """A writer of frames of `SCHEMA`. No dictionary where all values differ, and none but differences of ids."""
     return pq.ParquetWriter(
         path,
         pl.DataFrame(schema=SCHEMA).to_arrow().schema,

@@ -73,7 +73,7 @@ def test_one_long_value_changes_no_other_value_or_id(tmp_path, last):
     field = FieldCounts(FieldSpec(name="f"), tmp_path)
     coded = [field.code(texts(*chunk).alias("f")) for chunk in chunks]
     for number, (codes, chosen) in enumerate(zip(coded, train, strict=True)):
-        field.count(codes, chosen, 0, number, None)
+        field.count(codes.filter(pl.Series(chosen)), 0, number, None)
     field.close()
     own = field.decide()
     counted = pl.Series(

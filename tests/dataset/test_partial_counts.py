@@ -148,9 +148,9 @@ def test_known_files_are_neither_read_for_counting_nor_added_up_again(tmp_path, 
     write_day(log, 5)
     seen, count = [], FieldCounts.count
 
-    def watched(field, values, train, file, chunk, weights):
+    def watched(field, values, file, chunk, weights):
         seen.append((field.spec.name, file))
-        count(field, values, train, file, chunk, weights)
+        count(field, values, file, chunk, weights)
 
     monkeypatch.setattr(FieldCounts, "count", watched)
     counted(schema_of(fields=fields), log, tmp_path / "data")
@@ -162,9 +162,9 @@ def test_bins_are_counted_over_all_files_because_their_edges_move(tmp_path, log,
     write_day(log, 5)
     seen, count = [], FieldCounts.count
 
-    def watched(field, values, train, file, chunk, weights):
+    def watched(field, values, file, chunk, weights):
         seen.append((field.spec.name, file))
-        count(field, values, train, file, chunk, weights)
+        count(field, values, file, chunk, weights)
 
     monkeypatch.setattr(FieldCounts, "count", watched)
     counted(schema_of(), log, tmp_path / "data")

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctr.dataset import csv_lines
+from ctr.dataset import byte_streams, csv_lines
+from ctr.dataset.byte_streams import FileBytes, Resumed
 from ctr.dataset.csv_dialect import Dialect
 from ctr.dataset.inputs import Source, find_files, located
 from ctr.dataset.reading import chunks, column_names
@@ -154,10 +155,27 @@ def test_in_a_single_column_a_blank_line_is_a_missing_value(write):
     assert frame["x"].to_list() == ["1", None, "2"]
 
 
-def test_well_formed_quotes_need_no_repair():
+def test_well_formed_quotes_need_no_repair(tmp_path):
     text = b'x,y\r\n"a""b","c\r\nd"\r\n"",e\r\n'
-    (block,) = csv_lines.blocks(io.BytesIO(text), Dialect(b",", b'"'), "log.csv")
+    (tmp_path / "none").touch()
+    with FileBytes(Source("none", tmp_path / "none")) as none:
+        (block,) = csv_lines.blocks(Resumed(text, none), Dialect(b",", b'"'), "log.csv")
     assert (block.data, block.count, block.numbers) == (text, 3, None)
+
+
+@pytest.mark.parametrize("lengths", [[5], [1], [90, 3, 40], [500], [0, 0, 7]])
+def test_pieces_end_with_a_line_where_one_ends_near(tmp_path, monkeypatch, lengths):
+    monkeypatch.setattr(byte_streams, "_LINE", 64)
+    text = b"".join(b"x" * lengths[number % len(lengths)] + b"\n" for number in range(300)) + b"no line end"
+    (tmp_path / "log.csv").write_bytes(text)
+    pieces = []
+    with FileBytes(Source("log.csv", tmp_path / "log.csv")) as stream:
+        while piece := stream.read_lines(200):
+            pieces.append(piece)
+    assert b"".join(pieces) == text
+    assert all(len(piece) <= 200 for piece in pieces)
+    if max(lengths) < 64:
+        assert all(piece.endswith(b"\n") for piece in pieces[:-1])
 
 
 def test_bytes_that_another_encoding_lacks_are_set_aside(write):
