@@ -75,7 +75,7 @@ class FieldCounts:
 
     @property
     def values_coded(self) -> int:
-        """How many values the dictionaries of the field's chunks hold, and those of the fields that share its values."""
+        """How many values the dictionaries of the field's chunks hold, those of fields that share its values too."""
         return sum(sum(member._dictionaries.sizes) for member in (self, *self.sharers))
 
     def code(self, values: pl.Series) -> pl.Series:
