@@ -280,7 +280,7 @@ class FieldCounts:
         ids = Arrays(self._folder / "ids", pa.int32())
         self._places.close()
         for places in self._places.read():
-            ids.append(id_of_place[places.to_numpy()])
+            ids.append(id_of_place.take(places.to_numpy()))
         ids.close()
         self._dictionaries.delete()
         self._places.delete()
@@ -294,9 +294,11 @@ class FieldCounts:
         if self.spec.kind == "list":
             array = coded_values.rechunk().to_arrow()
             return [
-                listed(self.spec.name, ids[array.flatten().to_numpy()], array.value_lengths().to_numpy(), 1)
+                listed(
+                    self.spec.name, ids.take(array.flatten().to_numpy()), array.value_lengths().to_numpy(), 1
+                )
             ]
-        return [pl.Series(self.spec.name, ids[coded_values.to_numpy()])]
+        return [pl.Series(self.spec.name, ids.take(coded_values.to_numpy()))]
 
     def entry(self, features: int | None) -> dict[str, Any]:
         """What the manifest says about the field."""

@@ -48,7 +48,8 @@ class Dictionaries:
         """The same of the log squares of numbers, each number's taken once."""
         first = values.rechunk().to_arrow().dictionary_encode(null_encoding="encode")
         squares = log_square(pl.Series(first.dictionary, dtype=values.dtype))
-        codes: Codes = self.code(squares)[first.indices.to_numpy(zero_copy_only=False)]
+        # `take` where codes index: NumPy fetches by narrow integers several times faster so.
+        codes: Codes = self.code(squares).take(first.indices.to_numpy(zero_copy_only=False))
         return codes
 
     def _coded(self, numbers: pa.Array | None, values: pl.Series) -> Codes:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from ctr.dataset.scratch import Arrays
 
 Ids = npt.NDArray[np.int32]
-_PENDING_ROWS = 4_000_000
+_PENDING_ROWS, _PENDING_BYTES = 4_000_000, 128 << 20
 
 
 class ValueTotals:
@@ -28,7 +28,7 @@ class ValueTotals:
         self._counts = np.zeros(1, np.int64)
         self._heavy: npt.NDArray[np.float64] | None = None
         self._pending: list[tuple[pl.DataFrame, Arrays | None]] = []
-        self._rows = 0
+        self._rows = self._bytes = 0
 
     def add(self, frame: pl.DataFrame, places: Arrays | None = None) -> None:
         """Add counts.
@@ -41,7 +41,8 @@ class ValueTotals:
         """
         self._pending.append((frame, places))
         self._rows += frame.height
-        if self._rows > _PENDING_ROWS:
+        self._bytes += int(frame["value"].estimated_size())
+        if self._rows > _PENDING_ROWS or self._bytes > _PENDING_BYTES:
             self._take_in()
 
     def totals(self) -> pl.DataFrame:
@@ -79,7 +80,8 @@ class ValueTotals:
                 self._counts[places] += frame["count"].to_numpy()
             if self._heavy is not None and "weighted_count" in frame.columns:
                 self._heavy[places] += frame["weighted_count"].to_numpy()
-        self._pending, self._rows = [], 0
+        self._pending = []
+        self._rows = self._bytes = 0
 
 
 def _array(values: pl.Series) -> Any:
