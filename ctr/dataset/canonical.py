@@ -27,8 +27,8 @@ def text(values: pl.Series) -> pl.Series:
     """
     dtype = values.dtype
     if dtype == pl.String:
-        empty = values == ""
-        return values.set(empty, None) if empty.any() else values
+        # Lengths are there, so that this is several times cheaper than comparing texts.
+        return values.set(values == "", None) if values.str.len_bytes().min() == 0 else values
     if dtype.is_float():
         return _float_text(values.cast(pl.Float64))
     if dtype == pl.Date:

@@ -47,7 +47,7 @@ class FieldCounts:
         self._sample: list[npt.NDArray[np.float64]] = []
         self._folder = folder
         self._dictionaries = Dictionaries(folder, spec.kind == "numeric")
-        self._counts = Arrays(folder / "counts", pa.int64())
+        self._counts = Arrays(folder / "counts", pa.uint32())  # of a chunk, which has fewer rows
         self._weighted = Arrays(folder / "weighted", pa.float64())
         self._places = Arrays(folder / "places", pa.int32())  # of each chunk's values among all of the field
         # Per file what is gathered of its numbers, and its chunks in the order in which they were counted.
@@ -147,7 +147,7 @@ class FieldCounts:
         return found
 
     def _tally(self, codes: Codes, size: int, weights: Floats | None) -> None:
-        self._counts.append(np.bincount(codes, minlength=size))
+        self._counts.append(np.bincount(codes, minlength=size).astype(np.uint32))
         if weights is not None:
             self._weighted.append(np.bincount(codes, weights=weights, minlength=size))
 
@@ -163,7 +163,8 @@ class FieldCounts:
         added = ValueTotals()
         self._add_counts(added, [file], self._dictionaries.kind)
         there = added.totals().filter(pl.col("count") > 0)
-        return Counted(self.spec.name, self._as_text(there), self._gathered[file])
+        texts = self._dictionaries.texts(there["value"])
+        return Counted(self.spec.name, there.with_columns(texts.alias("value")), self._gathered[file])
 
     def decide(self, partials: Sequence[PartialCounts] = ()) -> pl.DataFrame:
         """The vocabulary, also of the fields that share it; afterwards `encode` works, theirs as well.
@@ -245,12 +246,10 @@ class FieldCounts:
                 member._add_counts(added, member._chunks, kind, places)
         counts = added.totals()
         self._distinct = counts.filter(pl.col("count") > 0)["value"].drop_nulls().len()
-        return vocabulary(
-            self.spec.name, counts if kind == "text" else self._as_text(counts), self.spec.min_count
-        )
-
-    def _as_text(self, counts: pl.DataFrame) -> pl.DataFrame:
-        return counts.with_columns(self._dictionaries.texts(counts["value"]).alias("value"))
+        spec, texts = self.spec, self._dictionaries.texts
+        if kind == "text":
+            return vocabulary(spec.name, counts, spec.min_count)
+        return vocabulary(spec.name, counts, spec.min_count, texts)
 
     def _distinct_values(self, kind: Kind, chunks: Sequence[int] | None = None) -> Iterator[pl.Series]:
         """The distinct values of each chunk, or of some, as text or as they are."""
@@ -267,7 +266,7 @@ class FieldCounts:
             dictionaries = self._distinct_values(kind, self._chunks[file] if self.edges is None else at)
             heavy = self._weighted.read(at)
             for values, counts in zip(dictionaries, self._counts.read(at), strict=True):
-                frame = _frame(values, pl.Series(counts), next(heavy, None))
+                frame = _frame(values, pl.Series(counts, dtype=pl.Int64), next(heavy, None))
                 added.add(frame, places)
             if self.spec.kind == "list":
                 found, weighted = self._gathered[file], self._weighted.there

@@ -33,7 +33,7 @@ from ctr.dataset.train_statistics import Floats
 from ctr.dataset.vocabulary import vocabulary_writer
 from ctr.errors import DataError
 
-_VALUES_AHEAD = 1_000_000  # values of fields that are decided before their turn; 70 bytes each
+_VALUES_AHEAD = 4_000_000  # values of fields that are decided before their turn; 70 bytes each
 Progress = Callable[[str, float], None]
 
 

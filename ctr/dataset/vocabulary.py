@@ -1,5 +1,6 @@
 """Counts of train rows -> the vocabulary: which values of a field get an id, and which id."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +20,19 @@ SCHEMA = {
 }
 
 
-def vocabulary(field: str, counts: pl.DataFrame, min_count: int = 1) -> tuple[pl.DataFrame, Ids]:
+def vocabulary(
+    field: str,
+    counts: pl.DataFrame,
+    min_count: int = 1,
+    texts: Callable[[pl.Series], pl.Series] = lambda values: values,
+) -> tuple[pl.DataFrame, Ids]:
     """A field's features: unknown 0, missing 1, then values by count descending, then by value ascending.
 
     Args:
         field: the field's name.
-        counts: value as text (null where missing, each once), count and, where rows have weights, weighted_count.
+        counts: value (null where missing, each once), count and, where rows have weights, weighted_count.
         min_count: values in fewer train rows, weights and sampling counted, are unknown; so is what is in none.
+        texts: what makes texts of values, where they are none; asked for those that get an id.
 
     Returns:
         The features, and the local id of each row of `counts`. The features: field, role (unknown, missing or value),
@@ -37,7 +44,9 @@ def vocabulary(field: str, counts: pl.DataFrame, min_count: int = 1) -> tuple[pl
     counts = counts.with_row_index("place")
     values = counts.filter(pl.col("value").is_not_null() & (pl.col("count") > 0))
     admitted = pl.col("weighted_count") >= min_count
-    frequent = values.filter(admitted).sort(["count", "value"], descending=[True, False])
+    frequent = values.filter(admitted)
+    frequent = frequent.with_columns(texts(frequent["value"]).alias("value"))
+    frequent = frequent.sort(["count", "value"], descending=[True, False])
     sums = ("count", "weighted_count")
     rare = values.filter(~admitted).select(pl.col(sums).sum())
     missing = counts.filter(pl.col("value").is_null()).select(pl.col(sums).sum())
