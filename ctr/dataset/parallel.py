@@ -4,7 +4,6 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -41,19 +40,19 @@ def threaded(
         waiting: how large all results together may be that are in memory although it is another's turn; so much is
             worked ahead while a large one keeps one core busy.
     """
-    source, workers = iter(items), cores()
+    workers = cores()
     coming: deque[tuple[int, Future[Result]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
-        while True:
-            while len(coming) < workers or sum(each for each, _ in coming) < waiting:
-                for item in islice(source, 1):
-                    coming.append((size(item), pool.submit(function, item)))
-                    break
-                else:
-                    break
-            if not coming:
-                return
-            yield coming.popleft()[1].result()
+        try:
+            for item in items:
+                coming.append((size(item), pool.submit(function, item)))
+                while len(coming) > workers and sum(each for each, _ in coming) >= waiting:
+                    yield coming.popleft()[1].result()
+            while coming:
+                yield coming.popleft()[1].result()
+        finally:  # where nobody asks for the rest
+            for _, future in coming:
+                future.cancel()
 
 
 def ahead(items: Iterable[Item]) -> Iterator[Item]:
