@@ -106,7 +106,7 @@ def study(
         DataError: the rows cannot be encoded as these fields.
     """
     config_of = _configured(settings, seed)  # wrong settings are told before anything is written
-    with tempfile.TemporaryDirectory(prefix="ctr-") as scratch, _torch_as_before():
+    with tempfile.TemporaryDirectory(prefix="ctr-") as scratch:
         folder = Path(scratch)
         _write(folder / "rows", rows, specs, *parts)
         content = {
@@ -126,10 +126,12 @@ def study(
         config = config_of(folder)
         encoding = config.data.encoding
         dataset = Dataset(ingest(schema, folder / "rows", folder / "datasets", encoding=encoding))
-        networks = Networks(config, dataset, pick_device(config.training.device))
+        device = pick_device(config.training.device)
         console = Console(stderr=True, quiet=not verbose)
         tracker = Tracker.open(OFF, "frame", fallback=folder)
-        with tracker.job("frame", config={}, config_text="", tags={}, datasets=[], run_id=None) as job:
+        job_of = tracker.job("frame", config={}, config_text="", tags={}, datasets=[], run_id=None)
+        with _torch_as_before(device), job_of as job:
+            networks = Networks(config, dataset, device)
             trainer = Trainer(config, dataset, networks, folder / "checkpoints", job, console, lambda: None)
             yield Study(dataset, trainer, folder / "rows", config)
 
@@ -163,11 +165,13 @@ def _write(folder: Path, rows: Rows, specs: Sequence[FieldSpec], train: Ints, va
 
 
 @contextmanager
-def _torch_as_before() -> Iterator[None]:
+def _torch_as_before(device: torch.device) -> Iterator[None]:
     threads = torch.get_num_threads()
-    devices = list(range(torch.cuda.device_count()))
+    gpus = []
+    if device.type == "cuda":  # one that nobody asked for is not even opened
+        gpus = [torch.cuda.current_device() if device.index is None else device.index]
     try:
-        with torch.random.fork_rng(devices=devices):
+        with torch.random.fork_rng(devices=gpus):
             yield
     finally:
         torch.set_num_threads(threads)
