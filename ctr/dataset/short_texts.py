@@ -28,10 +28,13 @@ def packed(texts: pl.Series) -> pa.Int64Array | None:
     )
     numbers = np.empty(count, np.uint64)
     scratch = np.empty(min(count, _SLICE), np.uint64)
-    for start in range(0, count, _SLICE):
+    for start in range(array.offset, count, _SLICE):  # what is before the offset belongs to others
         first, second = words[start : start + _SLICE, 0], words[start : start + _SLICE, 1]
-        if first.astype(np.uint32).max() > MOST_BYTES:
-            return None
+        lengths = first.astype(np.uint32)
+        if lengths.max() > MOST_BYTES:
+            there = array[start - array.offset :][: len(lengths)].is_valid().to_numpy(zero_copy_only=False)
+            if (there & (lengths > MOST_BYTES)).any():  # a null may hide what was there before
+                return None
         found = numbers[start : start + _SLICE]
         other = scratch[: len(found)]
         np.left_shift(second, _HALF, out=found)

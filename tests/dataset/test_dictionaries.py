@@ -41,6 +41,17 @@ def test_a_slice_of_a_column_has_the_numbers_of_its_own_rows(monkeypatch):
         assert unpacked(pl.Series(packed(part))).to_list() == values[start:]
 
 
+@pytest.mark.parametrize("limit", [1, 3, 1000])
+def test_long_texts_that_are_not_there_do_not_count(monkeypatch, limit):
+    monkeypatch.setattr(short_texts, "_SLICE", limit)
+    column = texts("longer than eight", "a", "longer than twelve bytes", None, "b")
+    hidden = column.set(column.str.len_bytes() > 8, None)
+    assert packed(column) is None
+    assert unpacked(pl.Series(packed(hidden))).to_list() == [None, "a", None, None, "b"]
+    assert unpacked(pl.Series(packed(column[3:]))).to_list() == [None, "b"]
+    assert packed(hidden[1:]).null_count == 2
+
+
 @pytest.mark.parametrize("long", ["é" * 4 + "x", "a" * 9, "a" * 13])
 def test_a_long_text_has_no_number(long):
     assert packed(texts("a", long)) is None
