@@ -27,7 +27,7 @@ from ctr.dataset.splitting import Ints
 
 FOLDER = ".counts"
 # Raised with every change of what is counted, or of how it is written.
-_VERSION = 1
+_VERSION = 2
 _KEY = 36  # hexadecimal characters
 KEPT_DAYS = 90  # since counts were read last
 KEPT_SHARE = 0.1  # of the disk, for all counts together

@@ -4,7 +4,7 @@ Chunks are coded against dictionaries of their own, so the first pass needs no g
 in memory at a time. Of a log in several files, chunks are added up to the counts of files, and those to the log's.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ from ctr.dataset.scratch import Arrays
 from ctr.dataset.split_keys import mixed
 from ctr.dataset.train_statistics import Floats, Statistics
 from ctr.dataset.transforms import Scale, quantile_bin, quantile_edges, scale_of
-from ctr.dataset.value_totals import ValueTotals
-from ctr.dataset.vocabulary import Ids, scaled_vocabulary, vocabulary
+from ctr.dataset.value_totals import NO_PLACE, ValueTotals
+from ctr.dataset.vocabulary import UNKNOWN, Ids, scaled_vocabulary, vocabulary
 
 SAMPLE_ROWS = 1_000_000
 _SAMPLE_SEED = 0x5EED
@@ -74,9 +74,9 @@ class FieldCounts:
         return self.spec.transform != "quantile"
 
     @property
-    def values_coded(self) -> int:
-        """How many values the dictionaries of the field's chunks hold, those of fields that share its values too."""
-        return sum(sum(member._dictionaries.sizes) for member in (self, *self.sharers))
+    def coded_bytes(self) -> int:
+        """What the dictionaries of the field's chunks hold, those of fields that share its values too."""
+        return sum(member._dictionaries.nbytes for member in (self, *self.sharers))
 
     def code(self, values: pl.Series) -> pl.Series:
         """What a chunk keeps of a prepared column: codes into a dictionary that is written aside, or the number."""
@@ -187,10 +187,7 @@ class FieldCounts:
                 statistics.high,
             )
         else:
-            own, ids = self._counted_vocabulary(partials, members)
-            if not self._numbers:
-                for member in members:
-                    member._map_dictionaries(ids)
+            own = self._counted_vocabulary(partials, members)
         self.constant = self._constancy(own)
         if self._numbers or spec.role == "bias":
             self._encoder = FieldEncoder(spec, own, self.scale, self.edges)
@@ -225,8 +222,8 @@ class FieldCounts:
 
     def _counted_vocabulary(
         self, partials: Sequence[PartialCounts], members: Sequence["FieldCounts"]
-    ) -> tuple[pl.DataFrame, Ids]:
-        """The vocabulary of counted values, and the id of each place; places of chunks are written down."""
+    ) -> pl.DataFrame:
+        """The vocabulary of counted values, by which the chunks of all members can be encoded then."""
         kinds = {member._dictionaries.kind for member in members}
         kind = kinds.pop() if len(kinds) == 1 else "text"  # what is of two kinds meets as text
         added = ValueTotals()
@@ -246,10 +243,13 @@ class FieldCounts:
                 member._add_counts(added, member._chunks, kind, places)
         counts = added.totals()
         self._distinct = counts.filter(pl.col("count") > 0)["value"].drop_nulls().len()
-        spec, texts = self.spec, self._dictionaries.texts
-        if kind == "text":
-            return vocabulary(spec.name, counts, spec.min_count)
-        return vocabulary(spec.name, counts, spec.min_count, texts)
+        texts = {} if kind == "text" else {"texts": self._dictionaries.texts}
+        own, ids = vocabulary(self.spec.name, counts, self.spec.min_count, **texts)
+        if not self._numbers:
+            find = None if added.settled else added.finder()
+            for member in members:
+                member._map_dictionaries(ids, kind, find)
+        return own
 
     def _distinct_values(self, kind: Kind, chunks: Sequence[int] | None = None) -> Iterator[pl.Series]:
         """The distinct values of each chunk, or of some, as text or as they are."""
@@ -274,16 +274,37 @@ class FieldCounts:
                 none = pl.Series([None], dtype=pl.String if kind == "text" else pl.Int64)
                 added.add(_frame(none, pl.Series([found.missing]), missing))
 
-    def _map_dictionaries(self, id_of_place: Ids) -> None:
-        """The id of each chunk's distinct values, so that encoding is a gather."""
+    def _map_dictionaries(
+        self, id_of_place: Ids, kind: Kind, find: Callable[[pl.Series], Ids] | None
+    ) -> None:
+        """The id of each chunk's distinct values, so that encoding is a gather.
+
+        Args:
+            id_of_place: of each value that is counted.
+            kind: what was counted.
+            find: gives the places of values; None where those that were written down are the last word.
+        """
         ids = Arrays(self._folder / "ids", pa.int32())
         self._places.close()
-        for places in self._places.read():
-            ids.append(id_of_place.take(places.to_numpy()))
+        id_or_unknown = np.append(id_of_place, np.int32(UNKNOWN))  # `NO_PLACE` is the last
+        written = (places.to_numpy() for places in self._places.read())
+        for places in written if find is None else self._found_since(written, kind, find):
+            ids.append(id_or_unknown.take(places))
         ids.close()
         self._dictionaries.delete()
         self._places.delete()
         self._ids = ids.read()
+
+    def _found_since(
+        self, written: Iterable[Ids], kind: Kind, find: Callable[[pl.Series], Ids]
+    ) -> Iterator[Ids]:
+        """Places of each chunk's values, of which some had none when they were added, and have been counted since."""
+        for values, places in zip(self._distinct_values(kind), written, strict=True):
+            late = np.flatnonzero(places == NO_PLACE)
+            if len(late):
+                places = places.copy()
+                places[late] = find(values.gather(late))
+            yield places
 
     def encode(self, coded_values: pl.Series) -> list[pl.Series]:
         """The dataset's columns for the next chunk; chunks come in the order in which they were coded."""

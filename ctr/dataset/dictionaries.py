@@ -12,6 +12,7 @@ import pyarrow as pa
 from ctr.dataset.scratch import Arrays
 from ctr.dataset.short_texts import packed, unpacked
 from ctr.dataset.transforms import log_square
+from ctr.errors import DataError
 
 Codes = npt.NDArray[np.integer[Any]]
 Kind = Literal["number", "short text", "text"]
@@ -89,14 +90,26 @@ class Dictionaries:
             return values
         return values.cast(pl.String) if self.numeric else unpacked(values)
 
+    @property
+    def nbytes(self) -> int:
+        """What the values of all chunks take in memory."""
+        return self._numbers.nbytes + self._texts.nbytes
+
     def like_read(self, texts: pl.Series) -> pl.Series:
-        """Texts, all of which are values of the chunks, as `read` gives them."""
+        """Texts that were counted in the chunks' files before, as `read` gives them.
+
+        Raises:
+            DataError: the chunks have no such texts.
+        """
         if self.kind == "text":
             return texts
         if self.numeric:
             return texts.cast(pl.Int64)
         numbers = packed(texts)
-        assert numbers is not None, "the chunks have no long text"
+        if numbers is None:
+            raise DataError(
+                "a file of the log was changed while it was read: values that were counted in it are gone; run again"
+            )
         return pl.Series(texts.name, numbers)
 
     def delete(self) -> None:

@@ -21,7 +21,7 @@ _METADATA = "ctr.counts"
 
 
 class Counted(NamedTuple):
-    """One field's part. counts: of its values, as `vocabulary.merged` gives them; None where there are none."""
+    """One field's part. counts: of its values, each once; None where it has none."""
 
     field: str
     counts: pl.DataFrame | None

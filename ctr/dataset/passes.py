@@ -33,7 +33,8 @@ from ctr.dataset.train_statistics import Floats
 from ctr.dataset.vocabulary import vocabulary_writer
 from ctr.errors import DataError
 
-_VALUES_AHEAD = 4_000_000  # values of fields that are decided before their turn; 70 bytes each
+# Dictionaries of fields that are decided before their turn; a vocabulary takes up to nine times as much.
+_BYTES_AHEAD = 32 << 20
 Progress = Callable[[str, float], None]
 
 
@@ -269,7 +270,7 @@ class Passes:
         decide = partial(FieldCounts.decide, partials=self.files.partials() if self.files else ())
         with vocabulary_writer(self.built / "vocabulary.parquet") as writer:
             owners = [field for field in self.fields if field.spec.shares is None]
-            decided = threaded(decide, owners, lambda field: field.values_coded, _VALUES_AHEAD)
+            decided = threaded(decide, owners, lambda field: field.coded_bytes, _BYTES_AHEAD)
             for field, own in zip(owners, decided, strict=True):
                 for member in (field, *field.sharers):
                     self.features[member.spec.name] = own.height

@@ -49,6 +49,7 @@ class Arrays:
         self._schema = pa.schema([("array", dtype)])
         self._sink: BinaryIO | None = None
         self._writer: Any = None
+        self.nbytes = 0  # of all arrays in memory
 
     @property
     def there(self) -> bool:
@@ -63,6 +64,7 @@ class Arrays:
             self._writer = pa.ipc.new_file(self._sink, self._schema, options=_COMPRESSION)
         if not isinstance(array, pa.Array):
             array = pa.array(array, type=self._schema.field(0).type)
+        self.nbytes += array.nbytes
         self._writer.write_batch(pa.record_batch([array], schema=self._schema))
 
     def close(self) -> None:

@@ -1,6 +1,7 @@
 """Counts of one field's values, added up over chunks or files; each value has a place, by which chunks find its id."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,16 +10,18 @@ import polars as pl
 import pyarrow as pa
 
 from ctr.dataset.scratch import Arrays
+from ctr.dataset.value_index import ValueIndex
 
 Ids = npt.NDArray[np.int32]
+NO_PLACE = -1
 _PENDING_ROWS, _PENDING_BYTES = 4_000_000, 128 << 20
 
 
 class ValueTotals:
-    """Adds up counts; memory grows with the number of distinct values, not with what is added.
+    """Adds up counts; memory grows with the number of values that are counted, not with what is added.
 
-    A value keeps the place that it gets when it first comes. Whoever adds values may have their places written down,
-    and has an array of ids to look into afterwards instead of the values.
+    A value keeps the place that it gets when it is first counted. Whoever adds values may have their places written
+    down, and has an array of ids to look into afterwards instead of the values.
     """
 
     def __init__(self) -> None:
@@ -28,7 +31,7 @@ class ValueTotals:
         self._counts = np.zeros(1, np.int64)
         self._heavy: npt.NDArray[np.float64] | None = None
         self._pending: list[tuple[pl.DataFrame, Arrays | None]] = []
-        self._rows = self._bytes = 0
+        self._rows = self._bytes = self._taken_in = 0
 
     def add(self, frame: pl.DataFrame, places: Arrays | None = None) -> None:
         """Add counts.
@@ -37,7 +40,7 @@ class ValueTotals:
             frame: `value` (Int64 or String, null where missing, each once), and, unless they are to be placed only,
                 `count` (Int64) and, where rows have weights, `weighted_count` (Float64).
             places: where the places of the values are appended, as int32 in the order of the frame, by the time that
-                the totals are asked for.
+                the totals are asked for; `NO_PLACE` where a value is not counted, as far as is known then.
         """
         self._pending.append((frame, places))
         self._rows += frame.height
@@ -56,14 +59,33 @@ class ValueTotals:
             columns if self._heavy is None else columns | {"weighted_count": pl.Series(self._heavy)}
         )
 
+    @property
+    def settled(self) -> bool:
+        """Whether what had no place when it was added has none now."""
+        return self._taken_in <= 1
+
+    def finder(self) -> Callable[[pl.Series], Ids]:
+        """What gives the places of values, none of which is null, after `totals`."""
+        if self._values is None or not pa.types.is_int64(self._values.type):
+            values = pl.Series([] if self._values is None else self._values, dtype=pl.String)
+            index = ValueIndex(values, np.arange(1, len(values) + 1, dtype=np.int32))
+            return lambda wanted: index.look_up(wanted, NO_PLACE)
+        numbers = self._values.to_numpy()
+        order = np.argsort(numbers).astype(np.int32)
+        return partial(_found, numbers[order], order)
+
     def _take_in(self) -> None:
         if not self._pending:
             return
+        self._taken_in += 1
         arrays = [_array(frame["value"]) for frame, _ in self._pending]
         there = np.concatenate([array.is_valid().to_numpy(zero_copy_only=False) for array in arrays])
+        counted = np.concatenate([_counted(frame) for frame, _ in self._pending])
         found = np.zeros(len(there), np.int32)
-        self._values, codes = _grouped(self._values, [array.drop_null() for array in arrays])
-        found[there] = codes + 1
+        self._values, places_ = _grouped(
+            self._values, [array.drop_null() for array in arrays], counted[there]
+        )
+        found[there] = places_
         size = len(self._values) + 1
         self._counts = _longer(self._counts, size)
         if self._heavy is not None or any("weighted_count" in frame.columns for frame, _ in self._pending):
@@ -77,9 +99,10 @@ class ValueTotals:
             # A frame has each value once, so that this adds up; and in the order of frames, so that sums of floats are
             # the same in every run.
             if "count" in frame.columns:
-                self._counts[places] += frame["count"].to_numpy()
-            if self._heavy is not None and "weighted_count" in frame.columns:
-                self._heavy[places] += frame["weighted_count"].to_numpy()
+                some = frame["count"].to_numpy() > 0
+                self._counts[places[some]] += frame["count"].to_numpy()[some]
+                if self._heavy is not None and "weighted_count" in frame.columns:
+                    self._heavy[places[some]] += frame["weighted_count"].to_numpy()[some]
         self._pending = []
         self._rows = self._bytes = 0
 
@@ -89,24 +112,45 @@ def _array(values: pl.Series) -> Any:
     return array if pa.types.is_int64(array.type) else array.cast(pa.large_string())
 
 
-def _grouped(known: Any, arrays: Sequence[Any]) -> tuple[Any, Ids]:
-    """The known values and the new ones after them, each once; and where each value of `arrays` is among them."""
+def _counted(frame: pl.DataFrame) -> npt.NDArray[np.bool_]:
+    if "count" not in frame.columns:
+        return np.zeros(frame.height, np.bool_)
+    return frame["count"].to_numpy() > 0
+
+
+def _grouped(known: Any, arrays: Sequence[Any], counted: npt.NDArray[np.bool_]) -> tuple[Any, Ids]:
+    """The known values, and after them the new ones that are counted, each once; and the place of each of `arrays`."""
     count = 0 if known is None else len(known)
     together = arrays if known is None else [known, *arrays]
-    if not pa.types.is_int64(arrays[0].type):
+    distinct: Any
+    if pa.types.is_int64(arrays[0].type):
+        # Sorting takes a third of the time of a hash table that has to grow.
+        distinct, group = np.unique(pa.concat_arrays(together).to_numpy(), return_inverse=True)
+        distinct = pa.array(distinct)
+    else:
         coded = pa.chunked_array(together).dictionary_encode()
         codes = [chunk.indices.to_numpy() for chunk in coded.chunks]
-        if not codes:
-            return arrays[0], np.zeros(0, np.int32)
-        return coded.chunk(0).dictionary, np.concatenate(codes)[count:]
-    # Sorting takes a third of the time of a hash table that has to grow.
-    distinct, group = np.unique(pa.concat_arrays(together).to_numpy(), return_inverse=True)
-    place = np.full(len(distinct), -1, np.int32)
-    place[group[:count]] = np.arange(count, dtype=np.int32)
-    new = place < 0
-    place[new] = np.arange(count, len(distinct), dtype=np.int32)
-    values = pa.array(distinct[new])
-    return values if known is None else pa.concat_arrays([known, values]), place[group[count:]]
+        distinct = coded.chunk(0).dictionary if codes else arrays[0]
+        group = np.concatenate(codes) if codes else np.zeros(0, np.int32)
+    place = np.full(len(distinct), NO_PLACE, np.int32)
+    place[group[:count]] = np.arange(1, count + 1, dtype=np.int32)
+    new = np.zeros(len(distinct), np.bool_)
+    new[group[count:][counted]] = True
+    new &= place == NO_PLACE
+    place[new] = np.arange(count + 1, count + 1 + int(new.sum()), dtype=np.int32)
+    added = distinct.filter(pa.array(new))
+    return added if known is None else pa.concat_arrays([known, added]), place[group[count:]]
+
+
+def _found(numbers: npt.NDArray[np.int64], order: Ids, wanted: pl.Series) -> Ids:
+    """Places of `wanted` among sorted numbers, of which the one at k has the place order[k] + 1."""
+    values = wanted.to_numpy()
+    at = np.searchsorted(numbers, values)
+    there = at < len(numbers)
+    there[there] = numbers[at[there]] == values[there]
+    places = np.full(len(values), NO_PLACE, np.int32)
+    places[there] = order[at[there]] + 1
+    return places
 
 
 def _longer(sums: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctr.dataset import short_texts
+from ctr.dataset import short_texts, value_totals
 from ctr.dataset.counting import FieldCounts
 from ctr.dataset.dictionaries import Dictionaries
 from ctr.dataset.field_spec import FieldSpec
@@ -77,10 +77,13 @@ def test_codes_are_as_narrow_as_they_can_be(tmp_path):
         assert np.array_equal(codes, np.arange(size))
 
 
+@pytest.mark.parametrize("pending", [0, 1000])
 @pytest.mark.parametrize("last", ["y", "a value of more than eight bytes"])
-def test_one_long_value_changes_no_other_value_or_id(tmp_path, last):
-    chunks = [["x", "y", None, "x"], ["z", "only in valid", last, "x"], ["y", None, "z", "z"]]
-    train = np.array([True, True, True, True]), np.array([True, False, True, True]), np.ones(4, np.bool_)
+def test_one_long_value_changes_no_other_value_or_id(tmp_path, monkeypatch, last, pending):
+    # "z" is in a row that is not train first, and in train rows later.
+    monkeypatch.setattr(value_totals, "_PENDING_ROWS", pending)
+    chunks = [["x", "y", None, "x"], ["z", "unseen", last, "x"], ["y", None, "z", "z"]]
+    train = np.array([True, True, True, True]), np.array([False, False, True, True]), np.ones(4, np.bool_)
     field = FieldCounts(FieldSpec(name="f"), tmp_path)
     coded = [field.code(texts(*chunk).alias("f")) for chunk in chunks]
     for number, (codes, chosen) in enumerate(zip(coded, train, strict=True)):

@@ -21,6 +21,7 @@ from ctr.dataset.ingest import ingest, planned
 from ctr.dataset.partial_counts import Counted, PartialCounts
 from ctr.dataset.schema import Schema
 from ctr.dataset.train_statistics import Statistics
+from ctr.errors import DataError
 from ctr.settings import check
 
 FIELDS = [
@@ -484,3 +485,21 @@ def test_statistics_of_two_files_by_hand():
     # Mean 4; distances 3, 1 and 4.
     assert one.plus(other) == Statistics(3, 1, mean=4.0, square=26.0, low=1.0, high=8.0)
     assert Statistics(missing=2).plus(other) == Statistics(1, 2, mean=8.0, low=8.0, high=8.0)
+
+
+def test_a_file_that_changes_between_counting_and_reading_is_told_in_a_line(tmp_path):
+    (tmp_path / "log").mkdir()
+
+    def write(number, values):
+        rows = "".join(f"{row % 2},{values[row % 3]}\n" for row in range(300))
+        (tmp_path / "log" / f"{number}.csv").write_text(f"y,a\n{rows}")
+
+    write(0, ["x", "y", "a long value"])
+    write(1, ["x", "y", "z"])
+    schema = check({"name": "t", "label": "y", "fields": [{"name": "a"}]}, Schema, "schema")
+    shutil.rmtree(ingest(schema, tmp_path / "log" / "*", tmp_path / "data"))
+    with planned(schema, tmp_path / "log" / "*", tmp_path / "data") as dataset:
+        write(0, ["x", "y", "z"])
+        with pytest.raises(DataError, match="was changed while it was read") as error:
+            dataset.build()
+    assert "\n" not in str(error.value)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ctr.dataset import value_totals as module
 from ctr.dataset.scratch import Arrays
-from ctr.dataset.value_totals import ValueTotals
+from ctr.dataset.value_totals import NO_PLACE, ValueTotals
 
 TEXT = st.text(alphabet="abé🙂", max_size=3)
 NUMBER = st.integers(-(2**63), 2**63 - 1) | st.integers(-3, 3)
@@ -32,18 +32,26 @@ def check(folder, dtype, chunks):
     for chunk in chunks:
         for value, (count, weight) in chunk.items():
             expected[value] += count
-            heavy[value] += weight
+            heavy[value] += weight if count else 0.0
         added.add(frame_of(chunk, dtype), places)
     found = added.totals()
     places.close()
     values = found["value"].to_list()
     assert values[:1] in ([], [None])  # the place of null is there even where no null is
     assert len(set(values)) == len(values)
-    assert set(values) - {None} == set(expected) - {None}
+    assert set(values) - {None} == {value for value, count in expected.items() if count} - {None}
     for value, count, weight in found.rows():
         assert (count, weight) == (expected[value], heavy[value])  # added up in order, so to the last bit
-    placed = [[values[place] for place in each.to_pylist()] for each in places.read()]
-    assert placed == [list(chunk) for chunk in chunks]
+    find = added.finder()
+    for chunk, written in zip(chunks, places.read(), strict=True):
+        for value, place in zip(chunk, written.to_pylist(), strict=True):
+            if place != NO_PLACE:
+                assert values[place] == value
+            elif added.settled:
+                assert not expected[value]
+            if value is not None:
+                (there,) = find(pl.Series([value], dtype=dtype)).tolist()
+                assert values[there] == value if expected[value] else there == NO_PLACE
     places.delete()
 
 
@@ -65,9 +73,9 @@ def test_what_is_only_placed_counts_nothing(tmp_path):
     added, places = ValueTotals(), Arrays(tmp_path / "places", pa.int32())
     added.add(pl.DataFrame({"value": ["a", "b"], "count": [2, 1]}))
     added.add(pl.DataFrame({"value": ["c", None, "b"]}, schema={"value": pl.String}), places)
-    assert added.totals().rows() == [(None, 0), ("a", 2), ("b", 1), ("c", 0)]
+    assert added.totals().rows() == [(None, 0), ("a", 2), ("b", 1)]
     places.close()
-    assert [each.to_pylist() for each in places.read()] == [[3, 0, 2]]
+    assert [each.to_pylist() for each in places.read()] == [[NO_PLACE, 0, 2]]
 
 
 def test_memory_does_not_grow_with_what_is_added(monkeypatch):
@@ -77,3 +85,13 @@ def test_memory_does_not_grow_with_what_is_added(monkeypatch):
         added.add(pl.DataFrame({"value": np.arange(60), "count": np.ones(60, np.int64)}))
         assert added._rows <= 100
     assert added.totals()["count"].to_list() == [0, *[50] * 60]
+
+
+def test_memory_does_not_grow_with_values_that_are_not_counted(monkeypatch):
+    monkeypatch.setattr(module, "_PENDING_ROWS", 100)
+    added = ValueTotals()
+    for number in range(50):
+        values = np.arange(60) + 60 * number
+        added.add(pl.DataFrame({"value": values, "count": (values < 90).astype(np.int64)}))
+    assert not added.settled
+    assert added.totals()["value"].to_list() == [None, *range(90)]
