@@ -49,7 +49,7 @@ class ValueTotals:
             self._take_in()
 
     def totals(self) -> pl.DataFrame:
-        """value, count and, where rows have weights, weighted_count, in the order of places; counts may be zero."""
+        """value, count and, where rows have weights, weighted_count, in the order of places; null may count nothing."""
         self._take_in()
         if self._values is None:
             return pl.DataFrame(schema={"value": pl.String, "count": pl.Int64})
@@ -82,10 +82,10 @@ class ValueTotals:
         there = np.concatenate([array.is_valid().to_numpy(zero_copy_only=False) for array in arrays])
         counted = np.concatenate([_counted(frame) for frame, _ in self._pending])
         found = np.zeros(len(there), np.int32)
-        self._values, places_ = _grouped(
+        self._values, numbered = _grouped(
             self._values, [array.drop_null() for array in arrays], counted[there]
         )
-        found[there] = places_
+        found[there] = numbered
         size = len(self._values) + 1
         self._counts = _longer(self._counts, size)
         if self._heavy is not None or any("weighted_count" in frame.columns for frame, _ in self._pending):
