@@ -25,9 +25,8 @@ class ValueTotals:
     """
 
     def __init__(self) -> None:
-        self._values: Any = (
-            None  # a PyArrow array: the value at each place but the first, which is that of null
-        )
+        # A PyArrow array: the value at each place but the first, which is that of null.
+        self._values: Any = None
         self._counts = np.zeros(1, np.int64)
         self._heavy: npt.NDArray[np.float64] | None = None
         self._pending: list[tuple[pl.DataFrame, Arrays | None]] = []
@@ -145,11 +144,13 @@ def _grouped(known: Any, arrays: Sequence[Any], counted: npt.NDArray[np.bool_]) 
 def _found(numbers: npt.NDArray[np.int64], order: Ids, wanted: pl.Series) -> Ids:
     """Places of `wanted` among sorted numbers, of which the one at k has the place order[k] + 1."""
     values = wanted.to_numpy()
+    todo = np.argsort(values)  # sorted look-ups walk through memory in one direction
+    values = values[todo]
     at = np.searchsorted(numbers, values)
     there = at < len(numbers)
     there[there] = numbers[at[there]] == values[there]
     places = np.full(len(values), NO_PLACE, np.int32)
-    places[there] = order[at[there]] + 1
+    places[todo[there]] = order[at[there]] + 1
     return places
 
 

@@ -49,9 +49,9 @@ def check(folder, dtype, chunks):
                 assert values[place] == value
             elif added.settled:
                 assert not expected[value]
-            if value is not None:
-                (there,) = find(pl.Series([value], dtype=dtype)).tolist()
-                assert values[there] == value if expected[value] else there == NO_PLACE
+        wanted = [value for value in chunk if value is not None]
+        for value, place in zip(wanted, find(pl.Series(wanted, dtype=dtype)).tolist(), strict=True):
+            assert values[place] == value if expected[value] else place == NO_PLACE
     places.delete()
 
 
