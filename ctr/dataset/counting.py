@@ -243,8 +243,10 @@ class FieldCounts:
                 member._add_counts(added, member._chunks, kind, places)
         counts = added.totals()
         self._distinct = counts.filter(pl.col("count") > 0)["value"].drop_nulls().len()
-        texts = {} if kind == "text" else {"texts": self._dictionaries.texts}
-        own, ids = vocabulary(self.spec.name, counts, self.spec.min_count, **texts)
+        texts = (lambda values: values) if kind == "text" else self._dictionaries.texts
+        own, ids = vocabulary(
+            self.spec.name, counts, self.spec.min_count, texts, in_text_order=kind == "short text"
+        )
         if not self._numbers:
             find = None if added.settled else added.finder()
             for member in members:

@@ -7,7 +7,9 @@ from typing import Any, BinaryIO
 import polars as pl
 import pyarrow as pa
 
-_COMPRESSION = pa.ipc.IpcWriteOptions(compression="lz4")
+# Fields are worked on in threads already: threads of PyArrow's own would only be waited for.
+_WRITE = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
+_READ = pa.ipc.IpcReadOptions(use_threads=False)
 
 
 class Chunks:
@@ -61,7 +63,7 @@ class Arrays:
         if self._sink is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._sink = self._path.open("wb")
-            self._writer = pa.ipc.new_file(self._sink, self._schema, options=_COMPRESSION)
+            self._writer = pa.ipc.new_file(self._sink, self._schema, options=_WRITE)
         if not isinstance(array, pa.Array):
             array = pa.array(array, type=self._schema.field(0).type)
         self.nbytes += array.nbytes
@@ -77,7 +79,7 @@ class Arrays:
         """Each PyArrow array, or those that were written at the given places, from 0; after `close`."""
         if self._sink is None:
             return
-        with self._path.open("rb") as source, pa.ipc.open_file(source) as reader:
+        with self._path.open("rb") as source, pa.ipc.open_file(source, options=_READ) as reader:
             for number in range(reader.num_record_batches) if numbers is None else numbers:
                 yield reader.get_batch(number).column(0)
 

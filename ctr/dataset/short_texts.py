@@ -1,19 +1,19 @@
-"""Texts of at most eight bytes as 64-bit numbers: hashed, compared and kept several times cheaper, and exact.
+"""Texts of at most eight bytes as 64-bit numbers: hashed, compared, sorted and kept several times cheaper, and exact.
 
-A number holds the UTF-8 bytes of its text. A shorter text has its length in the last byte, plus 0xF8, which no byte of
-UTF-8 reaches, so that no two texts have the same number.
+A number holds the UTF-8 bytes of its text, the first as the highest; those of a shorter text end with zeros. Added to the
+last is the length, which keeps shorter texts apart from longer ones that have the same bytes and zeros (no byte of UTF-8
+is above 0xF7, so that there is room). Numbers are signed and texts are not: the highest bit is turned. So no two texts
+have the same number, and numbers are in the order of their texts.
 """
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
 MOST_BYTES = 8
-_LENGTH = np.uint64(0xF8)
-_EMPTY = -(8 << 56)  # the number of empty text: its mark alone, read as signed
+_EMPTY = -(1 << 63)  # the number of empty text
+_TOP, _HALF, _LAST_BYTE = np.uint64(1 << 63), np.uint64(32), np.uint64(0xFF)
 _SLICE = 1 << 14  # texts at a time: what lies between stays in the processor's cache
-_HALF, _LAST = np.uint64(32), np.uint64(56)
 
 
 def packed(texts: pl.Series) -> pa.Int64Array | None:
@@ -36,12 +36,11 @@ def packed(texts: pl.Series) -> pa.Int64Array | None:
             if (there & (lengths > MOST_BYTES)).any():  # a null may hide what was there before
                 return None
         found = numbers[start : start + _SLICE]
-        other = scratch[: len(found)]
         np.left_shift(second, _HALF, out=found)
-        found |= np.right_shift(first, _HALF, out=other)
-        # The mark of a length; that of eight bytes is too large for the last byte, and leaves it to the text.
-        np.add(first, _LENGTH, out=other)
-        found |= np.left_shift(other, _LAST, out=other)
+        found |= np.right_shift(first, _HALF, out=scratch[: len(found)])
+        found.byteswap(inplace=True)
+        found += lengths
+        found ^= _TOP
     return pa.Array.from_buffers(
         pa.int64(), len(array), [validity, pa.py_buffer(numbers)], array.null_count, array.offset
     )
@@ -49,12 +48,13 @@ def packed(texts: pl.Series) -> pa.Int64Array | None:
 
 def unpacked(numbers: pl.Series) -> pl.Series:
     """The texts that `packed` gave the numbers of."""
-    # Without a value, a number is that of empty text.
-    filled = numbers.fill_null(_EMPTY).to_numpy()
-    raw = np.ascontiguousarray(filled).view(np.uint8).reshape(-1, MOST_BYTES)
-    lengths: npt.NDArray[np.int64] = np.where(raw[:, -1] < 0xF8, MOST_BYTES, raw[:, -1] & 7).astype(np.int64)
-    offsets = np.concatenate(([0], np.cumsum(lengths)))
-    text = raw[np.arange(MOST_BYTES) < lengths[:, None]]
-    array = pa.LargeStringArray.from_buffers(len(raw), pa.py_buffer(offsets), pa.py_buffer(text))
+    left = numbers.fill_null(_EMPTY).to_numpy().view(np.uint64) ^ _TOP
+    lengths = np.minimum(left & _LAST_BYTE, np.uint64(MOST_BYTES))
+    left -= lengths
+    left.byteswap(inplace=True)
+    views = np.empty((len(left), 2), np.uint64)
+    views[:, 0] = lengths | left << _HALF
+    views[:, 1] = left >> _HALF
+    array = pa.Array.from_buffers(pa.string_view(), len(views), [None, pa.py_buffer(views)])
     found = pl.Series(numbers.name, array, dtype=pl.String)
     return found.set(numbers.is_null(), None) if numbers.null_count() else found

@@ -25,6 +25,8 @@ def vocabulary(
     counts: pl.DataFrame,
     min_count: int = 1,
     texts: Callable[[pl.Series], pl.Series] = lambda values: values,
+    *,
+    in_text_order: bool = False,
 ) -> tuple[pl.DataFrame, Ids]:
     """A field's features: unknown 0, missing 1, then values by count descending, then by value ascending.
 
@@ -33,32 +35,50 @@ def vocabulary(
         counts: value (null where missing, each once), count and, where rows have weights, weighted_count.
         min_count: values in fewer train rows, weights and sampling counted, are unknown; so is what is in none.
         texts: what makes texts of values, where they are none; asked for those that get an id.
+        in_text_order: whether values are numbers that sort as their texts do, which is cheaper to do.
 
     Returns:
         The features, and the local id of each row of `counts`. The features: field, role (unknown, missing or value),
         value, id (local), count (train rows; in lists, occurrences) and weighted_count (the same where rows have no
         weights).
     """
-    if "weighted_count" not in counts.columns:
-        counts = counts.with_columns(pl.col("count").cast(pl.Float64).alias("weighted_count"))
-    counts = counts.with_row_index("place")
-    values = counts.filter(pl.col("value").is_not_null() & (pl.col("count") > 0))
-    admitted = pl.col("weighted_count") >= min_count
-    frequent = values.filter(admitted)
-    frequent = frequent.with_columns(texts(frequent["value"]).alias("value"))
-    frequent = frequent.sort(["count", "value"], descending=[True, False])
-    sums = ("count", "weighted_count")
-    rare = values.filter(~admitted).select(pl.col(sums).sum())
-    missing = counts.filter(pl.col("value").is_null()).select(pl.col(sums).sum())
-    own = pl.concat([rare, missing]).select(
-        pl.Series("role", ["unknown", "missing"]), pl.lit(None, pl.String).alias("value"), *sums
-    )
-    both = pl.concat([own, frequent.select(pl.lit("value").alias("role"), "value", *sums)])
-    numbered = both.with_row_index("id").with_columns(pl.lit(field).alias("field"))
+    count = counts["count"].to_numpy()
+    heavy = counts["weighted_count"].to_numpy() if "weighted_count" in counts.columns else count.astype(np.float64)
+    missing = counts["value"].is_null().to_numpy()
+    there = ~missing & (count > 0)
+    admitted = there & (heavy >= min_count)
+    rare = there & ~admitted
+    places = np.flatnonzero(admitted)
+    values = counts["value"].gather(places)
+    values = values if in_text_order else texts(values)
+    by_text = values.to_numpy().argsort() if in_text_order else values.arg_sort().to_numpy()
+    order = by_text[_descending(count[places][by_text])]
+    places, values = places[order], values.gather(order)
     ids = np.full(counts.height, UNKNOWN, np.int32)
-    ids[counts["value"].is_null().to_numpy()] = MISSING
-    ids[frequent["place"].to_numpy()] = FIRST_VALUE + np.arange(frequent.height, dtype=np.int32)
-    return numbered.select(pl.col(name).cast(dtype) for name, dtype in SCHEMA.items()), ids
+    ids[missing] = MISSING
+    ids[places] = np.arange(FIRST_VALUE, FIRST_VALUE + len(places), dtype=np.int32)
+    size = FIRST_VALUE + len(places)
+    own = pl.DataFrame(
+        {
+            "field": pl.repeat(field, size, eager=True),
+            "role": pl.Series(["unknown", "missing"]).extend(pl.repeat("value", len(places), eager=True)),
+            "value": pl.Series([None, None], dtype=pl.String).extend(texts(values) if in_text_order else values),
+            "id": np.arange(size, dtype=np.int32),
+            "count": np.concatenate(([count[rare].sum(), count[missing].sum()], count[places])),
+            "weighted_count": np.concatenate(([heavy[rare].sum(), heavy[missing].sum()], heavy[places])),
+        },
+        schema_overrides=SCHEMA,
+    )
+    return own, ids
+
+
+def _descending(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The order of descending counts; what is equal stays in its order."""
+    most = np.iinfo(np.uint16).max  # NumPy sorts numbers of 16 bits by their digits; few counts are larger
+    order = np.argsort((most - np.minimum(counts, most)).astype(np.uint16), kind="stable")
+    large = order[: np.count_nonzero(counts >= most)]
+    large[:] = large[np.argsort(-counts[large], kind="stable")]
+    return order
 
 
 def scaled_vocabulary(
