@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from ctr.dataset.arrow_arrays import as_arrow, as_numpy, lengths_of
 from ctr.errors import ConfigError, DataError
 
 _LARGEST = float(2**63)
@@ -82,10 +83,10 @@ def lists(values: pl.Series, separator: str | None, field: str, missing: Collect
     array = values.rechunk().to_arrow()
     items = without(text(pl.Series("item", array.flatten())), missing)
     kept = items.is_not_null().to_numpy()
-    lengths = np.bincount(array.value_parent_indices().to_numpy()[kept], minlength=len(values))
+    lengths = np.bincount(as_numpy(array.value_parent_indices())[kept], minlength=len(values))
     offsets = np.concatenate(([0], np.cumsum(lengths)))
     grouped = pa.LargeListArray.from_arrays(
-        pa.array(offsets), items.drop_nulls().rechunk().to_arrow(), mask=pa.array(lengths == 0)
+        as_arrow(offsets), items.drop_nulls().rechunk().to_arrow(), mask=as_arrow(lengths == 0)
     )
     # Polars 1.40 reads lists of text from an Arrow table, but not from an Arrow array.
     return pl.DataFrame(pa.table({"lists": grouped}))["lists"].rename(values.name)
@@ -123,7 +124,7 @@ def vectors(values: pl.Series, size: int, separator: str | None, field: str) -> 
     if values.dtype in _WIDE:
         values = values.cast(pl.List(pl.Float64))
     array = values.rechunk().to_arrow()
-    lengths = array.value_lengths().fill_null(0).to_numpy()  # (rows,)
+    lengths = lengths_of(values)  # (rows,)
     flat, unusable = numbers(pl.Series("item", array.flatten()))
     row = np.repeat(np.arange(len(values)), lengths)
     wrong = np.bincount(row[(unusable | flat.is_null()).to_numpy()], minlength=len(values)) > 0

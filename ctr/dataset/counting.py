@@ -14,6 +14,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
+from ctr.dataset.arrow_arrays import as_arrow, as_numpy, lengths_of
 from ctr.dataset.dictionaries import Codes, Dictionaries, Kind
 from ctr.dataset.encoding import FieldEncoder, listed
 from ctr.dataset.field_cells import served
@@ -85,9 +86,9 @@ class FieldCounts:
         if self.spec.kind == "list":
             array = values.rechunk().to_arrow()
             codes = self._dictionaries.code(pl.Series("item", array.flatten(), dtype=pl.String))
-            offsets = np.concatenate(([0], np.cumsum(array.value_lengths().fill_null(0).to_numpy())))
+            offsets = np.concatenate(([0], np.cumsum(lengths_of(values))))
             return pl.Series(
-                self.spec.name, pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(codes))
+                self.spec.name, pa.LargeListArray.from_arrays(as_arrow(offsets), as_arrow(codes))
             )
         if self.spec.kind == "numeric":
             return pl.Series(self.spec.name, self._dictionaries.code_log_squares(values))
@@ -127,9 +128,9 @@ class FieldCounts:
             self._tally(codes, self._dictionaries.sizes[-1], weights)
         elif self.spec.kind == "list":
             array = coded_values.rechunk().to_arrow()
-            lengths = array.value_lengths().to_numpy()
+            lengths = lengths_of(coded_values)
             each = None if weights is None else np.repeat(weights, lengths)
-            self._tally(array.flatten().to_numpy(), self._dictionaries.sizes[chunk], each)
+            self._tally(as_numpy(array.flatten()), self._dictionaries.sizes[chunk], each)
             statistics.missing += int((lengths == 0).sum())
             if weights is not None:
                 statistics.missing_weight += float(weights[lengths == 0].sum())
@@ -289,7 +290,7 @@ class FieldCounts:
         ids = Arrays(self._folder / "ids", pa.int32())
         self._places.close()
         id_or_unknown = np.append(id_of_place, np.int32(UNKNOWN))  # `NO_PLACE` is the last
-        written = (places.to_numpy() for places in self._places.read())
+        written = map(as_numpy, self._places.read())
         for places in written if find is None else self._found_since(written, kind, find):
             ids.append(id_or_unknown.take(places))
         ids.close()
@@ -312,14 +313,10 @@ class FieldCounts:
         """The dataset's columns for the next chunk; chunks come in the order in which they were coded."""
         if self._numbers:
             return self._encoder.encode(coded_values)
-        ids = next(self._ids).to_numpy()
+        ids = as_numpy(next(self._ids))
         if self.spec.kind == "list":
             array = coded_values.rechunk().to_arrow()
-            return [
-                listed(
-                    self.spec.name, ids.take(array.flatten().to_numpy()), array.value_lengths().to_numpy(), 1
-                )
-            ]
+            return [listed(self.spec.name, ids.take(as_numpy(array.flatten())), lengths_of(coded_values), 1)]
         return [pl.Series(self.spec.name, ids.take(coded_values.to_numpy()))]
 
     def entry(self, features: int | None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
+from ctr.dataset.arrow_arrays import as_numpy
 from ctr.dataset.scratch import Arrays
 from ctr.dataset.short_texts import packed, unpacked
 from ctr.dataset.transforms import log_square
@@ -50,7 +51,7 @@ class Dictionaries:
         first = values.rechunk().to_arrow().dictionary_encode(null_encoding="encode")
         squares = log_square(pl.Series(first.dictionary, dtype=values.dtype))
         # `take` where codes index: NumPy fetches by narrow integers several times faster so.
-        codes: Codes = self.code(squares).take(first.indices.to_numpy(zero_copy_only=False))
+        codes: Codes = self.code(squares).take(as_numpy(first.indices))
         return codes
 
     def _coded(self, numbers: pa.Array | None, values: pl.Series) -> Codes:
@@ -60,7 +61,7 @@ class Dictionaries:
         self._are_numbers.append(numbers is not None)
         self.sizes.append(len(found.dictionary))
         # No wider than codes have to be: they are written, and read twice.
-        codes: Codes = found.indices.to_numpy(zero_copy_only=False)
+        codes: Codes = as_numpy(found.indices)
         return codes.astype(np.min_scalar_type(self.sizes[-1]))
 
     def close(self) -> None:

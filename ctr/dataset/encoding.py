@@ -10,6 +10,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
+from ctr.dataset.arrow_arrays import as_arrow, as_numpy, lengths_of
 from ctr.dataset.field_spec import FieldSpec
 from ctr.dataset.hashing import role_key, value_key, value_keys
 from ctr.dataset.parallel import in_threads
@@ -111,7 +112,7 @@ class FieldEncoder:
             array = values.rechunk().to_arrow()
             codes, distinct = coded(pl.Series("item", array.flatten()))
             ids = self.look_up(distinct)[codes]
-            return [listed(name, ids, array.value_lengths().fill_null(0).to_numpy(), self.missing)]
+            return [listed(name, ids, lengths_of(values), self.missing)]
         codes, distinct = coded(self.category(values))
         return [pl.Series(name, self.look_up(distinct.cast(pl.String))[codes])]
 
@@ -165,9 +166,7 @@ def signed(key: int) -> int:
 def coded(values: pl.Series) -> tuple[npt.NDArray[np.int32], pl.Series]:
     """Codes into the distinct values, which hold a null where `values` do."""
     array = values.rechunk().to_arrow().dictionary_encode(null_encoding="encode")
-    return array.indices.to_numpy(zero_copy_only=False), pl.Series(
-        values.name, array.dictionary, dtype=values.dtype
-    )
+    return as_numpy(array.indices), pl.Series(values.name, array.dictionary, dtype=values.dtype)
 
 
 def listed(name: str, ids: Numbers, lengths: npt.NDArray[np.int64], missing: int) -> pl.Series:
@@ -176,7 +175,7 @@ def listed(name: str, ids: Numbers, lengths: npt.NDArray[np.int64], missing: int
     offsets = np.concatenate(([0], np.cumsum(full)))
     flat = np.full(int(offsets[-1]), missing, ids.dtype)
     flat[np.repeat(lengths > 0, full)] = ids
-    return pl.Series(name, pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(flat)))
+    return pl.Series(name, pa.LargeListArray.from_arrays(as_arrow(offsets), as_arrow(flat)))
 
 
 class Encoder:

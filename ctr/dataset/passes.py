@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ctr.dataset import splitting
+from ctr.dataset.arrow_arrays import as_numpy
 from ctr.dataset.bad_rows import describe, no_bad_rows
 from ctr.dataset.count_store import prepared_by
 from ctr.dataset.counted_files import CountedFiles
@@ -198,7 +199,7 @@ class Passes:
 
     def _all_parts(self) -> Iterator[Codes]:
         for parts in self.parts.read():
-            yield parts.to_numpy()
+            yield as_numpy(parts)
 
     def _parts(self, frame: pl.DataFrame, chunk: int, cuts: Cuts | None) -> Codes:
         split = self.schema.split

@@ -17,6 +17,7 @@ import polars as pl
 import pyarrow as pa
 
 from ctr.dataset import canonical
+from ctr.dataset.arrow_arrays import as_arrow, lengths_of
 from ctr.dataset.bad_rows import WITHHELD, quoting
 from ctr.dataset.inputs import Source
 from ctr.dataset.personal_fields import PersonalField, mentioned, personal_fields
@@ -150,8 +151,8 @@ class Personal:
         lists = canonical.lists(values, field.separator, field.name, field.missing_values)
         array = lists.rechunk().to_arrow()
         items = key.pseudonyms(pl.Series("item", array.flatten(), dtype=pl.String)).to_arrow()
-        lengths = lists.list.len().fill_null(0).to_numpy()
-        offsets = pa.array(np.concatenate(([0], np.cumsum(lengths))), pa.int64())
+        lengths = lengths_of(lists)
+        offsets = as_arrow(np.concatenate(([0], np.cumsum(lengths))))
         grouped = pa.LargeListArray.from_arrays(offsets, items, mask=array.is_null())
         # As in `canonical.lists`: from a table, not from an array.
         return pl.DataFrame(pa.table({"lists": grouped}))["lists"].rename(values.name)

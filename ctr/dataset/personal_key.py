@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import polars as pl
-import pyarrow as pa
 
 from ctr.errors import ConfigError
 
@@ -37,7 +36,7 @@ class Key:
         """Pseudonyms of canonical texts (n,), null where missing; each distinct text is hashed once."""
         coded = texts.rechunk().to_arrow().dictionary_encode()
         hashed = [self.pseudonym(text) for text in coded.dictionary.to_pylist()]
-        found = pa.array(hashed, pa.large_string()).take(coded.indices)
+        found = pl.Series(hashed, dtype=pl.String).to_arrow().take(coded.indices)
         return pl.Series(texts.name, found, dtype=pl.String)
 
 

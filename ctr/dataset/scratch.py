@@ -7,6 +7,8 @@ from typing import Any, BinaryIO
 import polars as pl
 import pyarrow as pa
 
+from ctr.dataset.arrow_arrays import as_arrow
+
 # Fields are worked on in threads already: threads of PyArrow's own would only be waited for.
 _WRITE = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
 _READ = pa.ipc.IpcReadOptions(use_threads=False)
@@ -65,7 +67,7 @@ class Arrays:
             self._sink = self._path.open("wb")
             self._writer = pa.ipc.new_file(self._sink, self._schema, options=_WRITE)
         if not isinstance(array, pa.Array):
-            array = pa.array(array, type=self._schema.field(0).type)
+            array = as_arrow(array)
         self.nbytes += array.nbytes
         self._writer.write_batch(pa.record_batch([array], schema=self._schema))
 

@@ -1,14 +1,16 @@
 """Texts of at most eight bytes as 64-bit numbers: hashed, compared, sorted and kept several times cheaper, and exact.
 
-A number holds the UTF-8 bytes of its text, the first as the highest; those of a shorter text end with zeros. Added to the
-last is the length, which keeps shorter texts apart from longer ones that have the same bytes and zeros (no byte of UTF-8
-is above 0xF7, so that there is room). Numbers are signed and texts are not: the highest bit is turned. So no two texts
-have the same number, and numbers are in the order of their texts.
+A number holds the UTF-8 bytes of its text, the first as the highest; those of a shorter text end with zeros. Added to
+the last is the length, which keeps shorter texts apart from longer ones that have the same bytes and zeros (no byte of
+UTF-8 is above 0xF7, so that there is room). Numbers are signed and texts are not: the highest bit is turned. So no two
+texts have the same number, and numbers are in the order of their texts.
 """
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
+
+from ctr.dataset.arrow_arrays import as_numpy
 
 MOST_BYTES = 8
 _EMPTY = -(1 << 63)  # the number of empty text
@@ -32,7 +34,7 @@ def packed(texts: pl.Series) -> pa.Int64Array | None:
         first, second = words[start : start + _SLICE, 0], words[start : start + _SLICE, 1]
         lengths = first.astype(np.uint32)
         if lengths.max() > MOST_BYTES:
-            there = array[start - array.offset :][: len(lengths)].is_valid().to_numpy(zero_copy_only=False)
+            there = as_numpy(array[start - array.offset :][: len(lengths)].is_valid())
             if (there & (lengths > MOST_BYTES)).any():  # a null may hide what was there before
                 return None
         found = numbers[start : start + _SLICE]

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from xxhash import xxh64_intdigest
 
+from ctr.dataset.arrow_arrays import as_arrow, as_numpy
 from ctr.dataset.hashing import hashes
 
 Ids = npt.NDArray[np.int32]
@@ -65,8 +66,8 @@ class ValueIndex:
             todo, at = todo[same], at[same]
             if not len(todo):
                 break
-            equal = pc.equal(self._values.take(pa.array(at)), _arrow(values.gather(todo)))
-            found = equal.to_numpy(zero_copy_only=False)
+            equal = pc.equal(self._values.take(as_arrow(at)), _arrow(values.gather(todo)))
+            found = as_numpy(equal)
             result[todo[found]] = self._ids[at[found]]
             todo, at = todo[~found], at[~found] + 1  # another text with the same hash
         return result

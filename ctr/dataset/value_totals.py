@@ -9,6 +9,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
+from ctr.dataset.arrow_arrays import as_arrow, as_numpy
 from ctr.dataset.scratch import Arrays
 from ctr.dataset.value_index import ValueIndex
 
@@ -69,7 +70,7 @@ class ValueTotals:
             values = pl.Series([] if self._values is None else self._values, dtype=pl.String)
             index = ValueIndex(values, np.arange(1, len(values) + 1, dtype=np.int32))
             return lambda wanted: index.look_up(wanted, NO_PLACE)
-        numbers = self._values.to_numpy()
+        numbers = as_numpy(self._values)
         order = np.argsort(numbers).astype(np.int32)
         return partial(_found, numbers[order], order)
 
@@ -78,7 +79,7 @@ class ValueTotals:
             return
         self._taken_in += 1
         arrays = [_array(frame["value"]) for frame, _ in self._pending]
-        there = np.concatenate([array.is_valid().to_numpy(zero_copy_only=False) for array in arrays])
+        there = np.concatenate([as_numpy(array.is_valid()) for array in arrays])
         counted = np.concatenate([_counted(frame) for frame, _ in self._pending])
         found = np.zeros(len(there), np.int32)
         self._values, numbered = _grouped(
@@ -124,11 +125,11 @@ def _grouped(known: Any, arrays: Sequence[Any], counted: npt.NDArray[np.bool_]) 
     distinct: Any
     if pa.types.is_int64(arrays[0].type):
         # Sorting takes a third of the time of a hash table that has to grow.
-        distinct, group = np.unique(pa.concat_arrays(together).to_numpy(), return_inverse=True)
-        distinct = pa.array(distinct)
+        distinct, group = np.unique(as_numpy(pa.concat_arrays(together)), return_inverse=True)
+        distinct = as_arrow(distinct)
     else:
         coded = pa.chunked_array(together).dictionary_encode()
-        codes = [chunk.indices.to_numpy() for chunk in coded.chunks]
+        codes = [as_numpy(chunk.indices) for chunk in coded.chunks]
         distinct = coded.chunk(0).dictionary if codes else arrays[0]
         group = np.concatenate(codes) if codes else np.zeros(0, np.int32)
     place = np.full(len(distinct), NO_PLACE, np.int32)
@@ -137,7 +138,7 @@ def _grouped(known: Any, arrays: Sequence[Any], counted: npt.NDArray[np.bool_]) 
     new[group[count:][counted]] = True
     new &= place == NO_PLACE
     place[new] = np.arange(count + 1, count + 1 + int(new.sum()), dtype=np.int32)
-    added = distinct.filter(pa.array(new))
+    added = distinct.filter(as_arrow(new))
     return added if known is None else pa.concat_arrays([known, added]), place[group[count:]]
 
 

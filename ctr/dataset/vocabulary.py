@@ -43,7 +43,11 @@ def vocabulary(
         weights).
     """
     count = counts["count"].to_numpy()
-    heavy = counts["weighted_count"].to_numpy() if "weighted_count" in counts.columns else count.astype(np.float64)
+    heavy = (
+        counts["weighted_count"].to_numpy()
+        if "weighted_count" in counts.columns
+        else count.astype(np.float64)
+    )
     missing = counts["value"].is_null().to_numpy()
     there = ~missing & (count > 0)
     admitted = there & (heavy >= min_count)
@@ -62,7 +66,9 @@ def vocabulary(
         {
             "field": pl.repeat(field, size, eager=True),
             "role": pl.Series(["unknown", "missing"]).extend(pl.repeat("value", len(places), eager=True)),
-            "value": pl.Series([None, None], dtype=pl.String).extend(texts(values) if in_text_order else values),
+            "value": pl.Series([None, None], dtype=pl.String).extend(
+                texts(values) if in_text_order else values
+            ),
             "id": np.arange(size, dtype=np.int32),
             "count": np.concatenate(([count[rare].sum(), count[missing].sum()], count[places])),
             "weighted_count": np.concatenate(([heavy[rare].sum(), heavy[missing].sum()], heavy[places])),

@@ -7,6 +7,7 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -68,7 +69,7 @@ class ProbabilityFile:
     def _flush(self) -> None:
         values = np.concatenate(self._pending)
         self._pending.clear()
-        table = pa.table([pa.array(values, mask=np.isnan(values))], schema=_LAYOUT)
+        table = pa.table([pl.Series(values).fill_nan(None).to_arrow()], schema=_LAYOUT)
         try:
             self._writer.write_table(table, row_group_size=_ROW_GROUP)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""A bundle is scored where PyTorch cannot be imported, and by a network file alone."""
+"""A bundle is scored where PyTorch cannot be imported, without pandas, and by a network file alone."""
 
 import subprocess
 import sys
@@ -25,30 +25,33 @@ class Absent:
 
 sys.meta_path.insert(0, Absent())
 """
-SCORED = """
+INGESTED_AND_SCORED = """
+from pathlib import Path
 import polars as pl
+from ctr.dataset.ingest import ingest
+from ctr.dataset.store import Dataset
 from ctr.serving.scorer import Scorer, score_file
-folder, rows, out = {paths}
-Scorer(folder)
-score_file(folder, rows, out)
-assert not [name for name in sys.modules if name.split(".")[0] == "torch"]
+dataset, bundle, rows, out = {paths}
+ingest(Dataset(Path(dataset)).schema, rows, Path(out).parent / "datasets")
+Scorer(bundle)
+score_file(bundle, rows, out)
+assert not {{"torch", "pandas"}} & {{name.split(".")[0] for name in sys.modules}}
 """
 
 
-def run_blocked(names, paths):
-    code = BLOCKED.format(names=names) + SCORED.format(paths=paths)
-    return subprocess.run(
+def test_a_log_is_ingested_and_scored_where_pytorch_cannot_be_imported_and_pandas_is_not(
+    bundle, log, tmp_path
+):
+    folder, frame, dataset = log
+    paths = [str(path) for path in (dataset.folder, bundle, folder / "log.csv", tmp_path / "scores.parquet")]
+    names = {"torch", "sklearn", "mlflow", "matplotlib", "onnxscript"}
+    code = BLOCKED.format(names=names) + INGESTED_AND_SCORED.format(paths=paths)
+    done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
     )
-
-
-def test_a_bundle_scores_where_pytorch_cannot_be_imported(bundle, log, tmp_path):
-    paths = (str(bundle), str(log[0] / "log.csv"), str(tmp_path / "scores.parquet"))
-    names = {"torch", "sklearn", "mlflow", "matplotlib", "pandas", "onnxscript"}
-    done = run_blocked(names, paths)
     assert done.returncode == 0, done.stderr
     found = pl.read_parquet(tmp_path / "scores.parquet")["probability"].to_numpy()
-    np.testing.assert_allclose(found, Scorer(bundle).score(log[1]), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found, Scorer(bundle).score(frame), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
