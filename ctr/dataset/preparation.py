@@ -88,6 +88,7 @@ class Preparation:
         self.fields = [field for field in schema.fields if fields is None or field.name in fields]
         # At scoring, bias fields have the value that the schema states, whatever the rows say.
         self._read = [field for field in self.fields if training or field.role != "bias"]
+        self._served = [field for field in self.fields if not training and field.role == "bias"]
         self._missing = schema.missing_values
         self._personal = any(field.pii for field in schema.fields)
         self.split_key: SplitKey | None = split_key(schema) if training else None
@@ -180,7 +181,7 @@ class Preparation:
             if cells.broken is not None:
                 faults.add(cells.broken, field.name, sources[field.name], cells.expected)
         columns = [cells.values for cells in prepared]
-        columns += [served(field, frame.height) for field in self.fields if field not in self._read]
+        columns += [served(field, frame.height) for field in self._served]
         result, rows = pl.DataFrame([*extra, *columns]), chunk.rows
         truncated = {
             field.name: cells.truncated
