@@ -3,6 +3,7 @@
 Used alike for counting, encoding and scoring. None of it depends on the Polars version.
 """
 
+import math
 from collections.abc import Collection, Iterable
 
 import numpy as np
@@ -151,12 +152,10 @@ def numbers(values: pl.Series) -> tuple[pl.Series, pl.Series]:
         found = values.cast(pl.Float64)
     else:
         found = pl.Series(values.name, [None] * len(values), dtype=pl.Float64)
-    infinite = found.is_infinite()
-    if found.null_count() == values.null_count() and not infinite.any():
-        bad = pl.Series(values.name, [False]).new_from_index(0, len(values))
-    else:
-        bad = infinite.fill_null(False) | (found.is_null() & values.is_not_null())
-        if dtype == pl.String:
-            bad &= values.fill_null("").str.strip_chars() != ""
-        found = found.set(bad, None)
-    return found.fill_nan(None), bad
+    # Where the sum is finite, so is each number: one pass in the common case.
+    if found.null_count() == values.null_count() and math.isfinite(found.sum()):
+        return found, pl.Series(values.name, [False]).new_from_index(0, len(values))
+    bad = found.is_infinite().fill_null(False) | (found.is_null() & values.is_not_null())
+    if dtype == pl.String:
+        bad &= values.fill_null("").str.strip_chars() != ""
+    return found.set(bad, None).fill_nan(None), bad

@@ -18,7 +18,8 @@ from ctr.dataset.csv_dialect import Dialect
 from ctr.dataset.file_block import BadRecord
 from ctr.errors import DataError
 
-BLOCK_BYTES = 32 << 20
+# A little less than the 32 MB up to which glibc hands freed memory out again, instead of pages that it has to ask for.
+BLOCK_BYTES = 30 << 20
 _LONGEST_RECORD = 1 << 20
 _PIECE = 1 << 17
 _NEWLINE, _RETURN = 10, 13

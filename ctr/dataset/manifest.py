@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import operator
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from ctr.dataset.inputs import InputFile
+from ctr.dataset.parallel import threaded
 from ctr.dataset.personal import Personal
 from ctr.dataset.schema import Schema
 
@@ -55,7 +57,10 @@ def write(
         "encoding": encoding,
         "inputs": [entry._asdict() for entry in inputs],
         **summary,
-        "files": {path.relative_to(folder).as_posix(): _sha256(path) for path in files},
+        "files": {
+            path.relative_to(folder).as_posix(): sha256
+            for path, sha256 in zip(files, threaded(_sha256, files), strict=True)
+        },
     }
     content["checksum"] = _checksum(content)
     (folder / "manifest.json").write_text(
@@ -70,7 +75,8 @@ def is_intact(folder: Path, digest: str) -> bool:
         claimed = content.pop("checksum")
         if content["digest"] != digest or claimed != _checksum(content):
             return False
-        return all(_sha256(folder / name) == sha for name, sha in content["files"].items())
+        found = threaded(_sha256, [folder / name for name in content["files"]])
+        return all(map(operator.eq, found, content["files"].values()))
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return False
 

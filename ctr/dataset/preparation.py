@@ -241,7 +241,9 @@ class Preparation:
         label, truth = self._plan.label, self._plan.true_probability
         assert label is not None, "training has a label"
         found = value(label)
-        numbers, _ = canonical.numbers(_true_as_one(found))
+        numbers, _ = canonical.numbers(found)
+        if numbers.null_count() > found.null_count():
+            numbers, _ = canonical.numbers(_true_as_one(found))
         faults.add(
             ~numbers.is_in([0.0, 1.0]).fill_null(False), label.text, found, "expected a label of 0 or 1"
         )
@@ -300,8 +302,4 @@ def _true_as_one(values: pl.Series) -> pl.Series:
     if values.dtype != pl.String:
         return values
     lowered = values.str.to_lowercase()
-    return (
-        values.set(lowered == "true", "1").set(lowered == "false", "0")
-        if lowered.is_in(["true", "false"]).any()
-        else values
-    )
+    return values.set(lowered == "true", "1").set(lowered == "false", "0")

@@ -25,7 +25,8 @@ def log_square(values: pl.Series) -> pl.Series:
     """
     # Clipped where Int64 ends; no click log counts that far down.
     small = values.clip(lower_bound=-(2.0**63), upper_bound=2.0).cast(pl.Int64)
-    squared = (values.clip(lower_bound=2.0).log() ** 2).floor().cast(pl.Int64)
+    logs = values.clip(lower_bound=2.0).log()
+    squared = (logs * logs).floor().cast(pl.Int64)
     return small.zip_with(~(values > 2.0).fill_null(False), squared)
 
 
