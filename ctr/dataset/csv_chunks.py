@@ -48,12 +48,16 @@ def _parsed(block: Block, dialect: Dialect, header: list[str], kept: list[str], 
     carriage = np.frombuffer(data, np.uint8)[found.ends - 1] == ord("\r")
     # A single column's blank line is a missing value; elsewhere a blank line is no row.
     blank = (lengths == 0) | ((lengths == 1) & carriage) if width > 1 else np.zeros(len(lengths), np.bool_)
-    numbers = np.arange(len(lengths)) if block.numbers is None else block.numbers
-    numbers = numbers - np.cumsum(blank)
+    lines = np.arange(len(lengths)) if block.numbers is None else block.numbers
+    numbers = lines - np.cumsum(blank)
     ragged = (found.columns != width) & ~blank
     broken = np.zeros(len(lengths), np.bool_)
     broken[csv_lines.broken_text(data, found.ends)] = True
-    bad = list(block.bad)
+    blanks_before = np.searchsorted(lines[blank], [record.number for record in block.bad])
+    bad = [
+        record._replace(number=record.number - int(before))
+        for record, before in zip(block.bad, blanks_before, strict=True)
+    ]
     for at in np.flatnonzero(ragged | broken):
         line = data[found.starts[at] : found.ends[at]]
         bad.append(

@@ -142,10 +142,9 @@ def _repair(buffer: bytes, dialect: Dialect, final: bool) -> tuple[Block, int]:
     while at < len(buffer):
         match = dialect.record.match(buffer, at)
         if match is not None and (final or match.group().endswith(b"\n")):
-            if match.group().strip(b"\r\n"):
-                good.append(dialect.requoted(match.group()))
-                numbers.append(count)
-                count += 1
+            good.append(dialect.requoted(match.group()))
+            numbers.append(count)
+            count += 1
             at = match.end()
             continue
         end = buffer.find(b"\n", at) + 1

@@ -155,6 +155,17 @@ def test_in_a_single_column_a_blank_line_is_a_missing_value(write):
     assert frame["x"].to_list() == ["1", None, "2"]
 
 
+@pytest.mark.parametrize("other", ["2", '"2"', '"2', '2"', '"2" 2', "\xff"])
+def test_a_blank_line_counts_alike_whatever_stands_around_it(write, other):
+    frame, numbers, bad = read_all(write("log.csv", f"x\n1\n\n{other}\n3\n".encode("latin-1")))
+    assert frame["x"].to_list()[:2] == ["1", None]
+    assert frame["x"].to_list()[-1] == "3"
+    assert sorted([*numbers.tolist(), *(row - 1 for row in bad["row"])]) == [0, 1, 2, 3]
+    frame, numbers, bad = read_all(write("log.csv", f"x,y\n1,1\n\n{other},2\n\n3,3\n".encode("latin-1")))
+    assert frame["x"].to_list()[:: frame.height - 1] == ["1", "3"]
+    assert sorted([*numbers.tolist(), *(row - 1 for row in bad["row"])]) == [0, 1, 2]
+
+
 def test_well_formed_quotes_need_no_repair(tmp_path):
     text = b'x,y\r\n"a""b","c\r\nd"\r\n"",e\r\n'
     (tmp_path / "none").touch()
