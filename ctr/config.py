@@ -323,8 +323,8 @@ class Training(Strict):
     order: of the train rows: `shuffled` anew each epoch, or `time`, oldest first (needs a split that names a time).
     device: `auto` takes the GPU where there is one.
     threads: of PyTorch, at most the cores that the process may use; 0 takes them all.
-    precision: of matrix products in training: `float32`, `tf32` (on CUDA devices that have it) or `bf16`. Weights, and
-        all that is evaluated, are float32.
+    precision: of matrix products in training: `float32`, `tf32` (on CUDA devices that have it) or `bf16` (where the
+        device has it: GPUs, and processors with AVX512-BF16 or AMX). Weights, and all that is evaluated, are float32.
     """
 
     batch_size: Whole = 1024

@@ -43,7 +43,7 @@ from ctr.tracking import Job
 from ctr.training.checkpoint import load_checkpoint, save_checkpoint, share_checkpoints
 from ctr.training.fit import fit
 from ctr.training.looks import Look, Result, Watcher, rates
-from ctr.training.machine import pick_threads
+from ctr.training.machine import bf16_speed, pick_threads
 from ctr.training.predict import calibrate, predict
 from ctr.training.progress import stage_progress
 
@@ -225,6 +225,7 @@ class Trainer:
         ] = {}  # over all features: what trainings begin with, where not afresh
         self.networks, self.device = networks, networks.device
         torch.set_num_threads(pick_threads(config.training.threads))
+        self._warn_of_slow_products()
         self.train, self.valid = dataset.part("train"), dataset.part("valid")
         numbered = self._batches(self.train, networks.numbered)
         self._young = YoungPasses(folder / "baseline", numbered, dataset.features, trial.EPOCHS)
@@ -233,6 +234,20 @@ class Trainer:
         if config.selector.selects_pairs:
             self._pairs = optinter.stated_pairs(dataset.schema.fields, config.selector)
             self._require_limit()
+
+    def _warn_of_slow_products(self) -> None:
+        """Say so where bf16 was meant to be fast and is not: a processor without it can be sixty times as slow."""
+        if self.config.training.precision == "bf16" and self.device.type == "cpu":
+            speed = bf16_speed()
+            if speed < 1.0:
+                self._console.print(
+                    f'warning: training.precision = "bf16": this processor multiplies it at {speed:.2g} of the speed '
+                    'of float32; "float32" trains faster here',
+                    style="yellow",
+                    highlight=False,
+                    soft_wrap=True,
+                    markup=False,
+                )
 
     def _require_limit(self) -> None:
         """Refuse stated methods that a stated limit of bytes does not hold, before anything is trained.

@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from ctr.network.network import Network
 from ctr.training.checkpoint import damaged, load_checkpoint, save_checkpoint
 from ctr.training.feeding import Fed, feed
 from ctr.training.looks import BEST_IN_MEMORY, Companion, Look, Result, Watcher, look_points, look_rows
-from ctr.training.machine import multiplying
+from ctr.training.machine import multiplying, rounding
 from ctr.training.optimizers import Optimizers, state_bytes
 from ctr.training.predict import predict, require_dataset
 from ctr.training.stretch import Stretch
@@ -96,7 +95,10 @@ class _Loop:
         self.folder, self.total, self.companion, self.watcher = folder, total, companion, watcher
         self.device = network.device
         self.points = look_points(len(train), settings.eval_every)
-        self.valid = None if valid is None else look_rows(valid, len(train.part), len(self.points))
+        self.valid = None
+        if valid is not None:
+            fast = settings.precision != "float32"
+            self.valid = look_rows(valid, len(train.part), len(self.points), fast=fast)
         reserved = state_bytes(network) + BEST_IN_MEMORY
         self.feed = feed(train, self.device, reserved)
         self.held_valid = None if self.valid is None else feed(self.valid, self.device, reserved).held
@@ -143,9 +145,9 @@ class _Loop:
             self.companion.before_step(inputs, labels, weights, self.step / self.total)
         for parameter in self.network.parameters():
             parameter.grad = None
-        rounded = self.settings.precision == "bf16"
-        with multiplying(self.settings.precision):
-            with torch.autocast(self.device.type, torch.bfloat16) if rounded else nullcontext():
+        precision = self.settings.precision
+        with multiplying(precision):
+            with rounding(precision, self.device):
                 logits = self.network(inputs)
             loss = F.binary_cross_entropy_with_logits(logits.float(), labels, weight=weights)
             loss.backward()  # type: ignore[no-untyped-call]

@@ -1,8 +1,9 @@
 """What the machine has that training asks for: a device, cores, memory."""
 
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from ctr.dataset.parallel import cores
 from ctr.errors import ConfigError
 
 _SYSTEM = Path("/")
+_TRIED = 256  # rows and columns of the matrices by which products are timed: some milliseconds in all
 
 
 def pick_device(name: str) -> torch.device:
@@ -68,6 +70,29 @@ def multiplying(precision: str) -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def rounding(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """Where a network is applied in it, its products are rounded to bfloat16 if that is the precision."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+def bf16_speed() -> float:
+    """How fast this processor multiplies matrices of bfloat16, of its speed with float32, both measured now.
+
+    Below 1 where it has no instructions for them (AVX512-BF16, AMX, those of ARM): half, or a sixtieth (docs/speed.md).
+    """
+    return _seconds_of_a_product(torch.float32) / _seconds_of_a_product(torch.bfloat16)
+
+
+def _seconds_of_a_product(dtype: torch.dtype) -> float:
+    """The least of three, after one that is not counted."""
+    matrix, seconds = torch.ones(_TRIED, _TRIED, dtype=dtype), list[float]()
+    for _ in range(4):
+        started = time.perf_counter()
+        torch.mm(matrix, matrix)
+        seconds.append(time.perf_counter() - started)
+    return min(seconds[1:])
 
 
 def free_memory(device: torch.device) -> int | None:

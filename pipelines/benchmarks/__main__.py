@@ -17,6 +17,7 @@ from pipelines.benchmarks import (
     ingest,
     latency,
     peers,
+    precision,
     scoring,
     search,
     selectors,
@@ -58,6 +59,9 @@ PARTS = {
         "epochs of the main job: looks at valid, and a search with its retraining, beside plain ones",
         epochs.measure,
         usual=False,
+    ),
+    "precision": Part(
+        "steps at 1 and 10 million features in bfloat16, beside float32", precision.measure, usual=False
     ),
     "tables": Part(
         "a table alone, beside PyTorch's and FBGEMM's, at 1 and 10 million features",

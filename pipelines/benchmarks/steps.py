@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from ctr.network.embeddings import Inputs
 from ctr.network.network import Architecture, Network, build
 from ctr.selection.evidence import EvidenceGates
+from ctr.training.machine import rounding
 from ctr.training.optimizers import Optimizers
 
 FIELDS, DIM, HIDDEN, BATCH = 39, 16, (1024, 512, 256), 4096
@@ -90,7 +91,10 @@ def deepfm(features: int, setting: Setting, fields: int = FIELDS) -> Network:
 
 
 def training_step(
-    network: Network, gates: EvidenceGates | None = None, optimizers: Moving | None = None
+    network: Network,
+    gates: EvidenceGates | None = None,
+    optimizers: Moving | None = None,
+    precision: str = "float32",
 ) -> Step:
     """A step from inputs to updated weights; with `gates` one of a search. `optimizers` default to new ones."""
     moved = optimizers or Optimizers(network, 1e-3, 0.0, 0.0)
@@ -100,7 +104,9 @@ def training_step(
             gates.before_step(inputs, labels, None, 0.5)
         for parameter in network.parameters():
             parameter.grad = None
-        F.binary_cross_entropy_with_logits(network(inputs), labels).backward()  # type: ignore[no-untyped-call]
+        with rounding(precision, network.device):
+            logits = network(inputs)
+        F.binary_cross_entropy_with_logits(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
         if gates:
             gates.after_backward()
         moved.step()

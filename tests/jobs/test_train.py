@@ -310,6 +310,17 @@ def test_keeping_everything_is_the_baseline_again(configure):
     assert (scores["baseline"] - scores["selected"]).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize(("speed", "warned"), [(0.02, True), (1.9, False)])
+def test_a_processor_that_multiplies_bf16_slowly_is_warned_of(configure, monkeypatch, speed, warned):
+    monkeypatch.setattr(models, "bf16_speed", lambda: speed)
+    said = io.StringIO()
+    config = configure(selector={"kind": "none"}, training={"precision": "bf16", "epochs": 1})
+    run = job.train(config, console=Console(file=said, width=200))
+    assert ("warning: training.precision" in said.getvalue()) is warned
+    assert f"at {speed} of the speed of float32" in said.getvalue() or not warned
+    assert_complete(run)
+
+
 def test_repeating_a_finished_run_touches_nothing_and_force_redoes_it(configure):
     config = configure()
     run = train(config)

@@ -8,6 +8,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from ctr.dataset.synthetic_spec import Categorical
 from ctr.evaluation.metrics import measure
+from ctr.training.machine import bf16_speed
 from pipelines.benchmarks import evaluation, ingest, memory, peers, step_profile, tables
 from pipelines.benchmarks.__main__ import PARTS, main
 from pipelines.benchmarks.steps import Setting, deepfm, random_batches, seconds_in_turns, training_step
@@ -25,6 +26,7 @@ TINY = Setting(
     served_hidden=(8,),
     requests=3,
 )
+FAST_BF16 = bf16_speed() > 1.0
 KEYS = {
     "ingest": {
         "ingest_rows_per_second",
@@ -104,7 +106,31 @@ KEYS = {
         *(f"profile_sparse_adam_share_{phase}" for phase in step_profile.PHASES),
         "profile_sparse_adam_over_ours",
     },
-    "epochs": {"evaluation_over_epoch", "search_and_retrain_over_plain"},
+    "epochs": {
+        "evaluation_over_epoch",
+        "search_and_retrain_over_plain",
+        *(
+            key
+            for key in (
+                "evaluation_over_epoch_bf16",
+                "search_and_retrain_over_plain_bf16",
+                "stages_bf16_over_float32",
+            )
+            if FAST_BF16
+        ),
+    },
+    "precision": {
+        "bf16_product_speed",
+        *(
+            key
+            for key in (
+                "train_bf16_over_float32_1m",
+                "train_bf16_over_float32_10m",
+                "train_bf16_rows_per_second_1m",
+            )
+            if FAST_BF16
+        ),
+    },
     "selectors": {"trial_over_search", "trial_of_one_size_over_search", "trial_passes_over_search"},
     "tables": {
         "tables_distinct_1m",

@@ -412,6 +412,7 @@ def test_looks_read_a_sample_of_a_large_valid_and_always_the_same(batches, monke
     assert look_rows(valid, 12_500, 10) is valid
     some = look_rows(valid, 2500, 10)
     assert len(some.part) == 60  # a quarter of the train rows, nearly, over ten looks
+    assert len(look_rows(valid, 5000, 10, fast=True).part) == 60
     assert len(look_rows(valid, 100, 10).part) == 50
     np.testing.assert_array_equal(some.part.rows, look_rows(valid, 2500, 10).part.rows)
     assert len(set(some.part.rows.tolist())) == 60

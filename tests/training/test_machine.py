@@ -1,6 +1,7 @@
 """What training asks of a machine: devices, threads and memory that are not there are told by name."""
 
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -139,3 +140,18 @@ def test_a_gpu_has_what_its_driver_tells_and_what_pytorch_keeps_ready(monkeypatc
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 500)
     assert free_memory(torch.device("cuda:1")) == 1200
     assert free_memory(torch.device("mps")) is None
+
+
+def test_the_speed_of_bf16_is_a_ratio_of_two_measured_times(monkeypatch):
+    clock = iter([0.0, 9.0, 9.0, 13.0, 13.0, 15.0, 15.0, 18.0, 0.0, 9.0, 9.0, 10.0, 10.0, 13.0, 13.0, 20.0])
+    monkeypatch.setattr(machine, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    assert machine.bf16_speed() == 2.0  # the least of three each, 2 and 1; the first, of 9, warms up
+
+
+def test_products_are_rounded_in_bf16_alone():
+    device, ones = torch.device("cpu"), torch.ones(2, 2)
+    with machine.rounding("bf16", device):
+        assert (ones @ ones).dtype == torch.bfloat16
+    for precision in ("float32", "tf32"):
+        with machine.rounding(precision, device):
+            assert (ones @ ones).dtype == torch.float32
