@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from ctr.serving.forward import probabilities
+from ctr.training.machine import bf16_speed
 from pipelines.benchmarks.memory import BYTES_OF_A_FEATURE, fits
 from pipelines.benchmarks.scoring import encoded_ids
 from pipelines.benchmarks.steps import (
@@ -47,8 +48,10 @@ def measure(setting: Setting) -> dict[str, float]:
 
     Returns:
         train_over_fuxictr_1m and _10m (of training steps), fuxictr_rows_per_second_1m and _10m (of its own),
-        score_over_fuxictr_1m (from ids to probabilities in float64); lightgbm_rows_per_second_1m (rows over the time of
-        a training), epoch_over_lightgbm_1m (an epoch's rows per second of ours over that).
+        score_over_fuxictr_1m (from ids to probabilities in float64); where bf16 is fast (see `bf16_speed`) also
+        train_bf16_over_fuxictr_1m and _10m (ours in bf16, its in float32: it has no such setting);
+        lightgbm_rows_per_second_1m (rows over the time of a training), epoch_over_lightgbm_1m (an epoch's rows per
+        second of ours over that).
     """
     there = importable()
     results = _beside_fuxictr(setting) if "fuxictr" in there else {}
@@ -81,7 +84,7 @@ def _beside_lightgbm(setting: Setting) -> dict[str, float]:
 def _beside_fuxictr(setting: Setting) -> dict[str, float]:
     results = _beside(setting.million, "1m", setting, scoring=True)
     # FuxiCTR's Adam is dense: weights, their gradients and two moments, of every feature.
-    needed = 10 * setting.million * (BYTES_OF_A_FEATURE + 4 * 4 * (DIM + 1))
+    needed = 10 * setting.million * (2 * BYTES_OF_A_FEATURE + 4 * 4 * (DIM + 1))
     if fits("peers at 10 million features", 1.1 * needed + 1e9):
         results |= _beside(10 * setting.million, "10m", setting, scoring=False)
     return results
@@ -97,11 +100,15 @@ def _beside(features: int, name: str, setting: Setting, *, scoring: bool) -> dic
         "ours": fed(training_step(ours), batches),
         "theirs": lambda number: theirs.train_step(columns[number % DRAWN]),
     }
+    if bf16_speed() > 1.0:
+        turns["bf16"] = fed(training_step(deepfm(features, setting), precision="bf16"), batches)
     seconds = seconds_in_turns(turns, setting.steps)
     results = {
         f"fuxictr_rows_per_second_{name}": setting.batch / seconds["theirs"],
         f"train_over_fuxictr_{name}": seconds["theirs"] / seconds["ours"],
     }
+    if "bf16" in seconds:
+        results[f"train_bf16_over_fuxictr_{name}"] = seconds["theirs"] / seconds["bf16"]
     if scoring:
         ours.eval()
         encoded = [encoded_ids(inputs.ids.numpy()) for inputs, _ in batches]

@@ -157,6 +157,7 @@ KEYS_OF_PEERS = {
         "train_over_fuxictr_1m",
         "train_over_fuxictr_10m",
         "score_over_fuxictr_1m",
+        *(f"train_bf16_over_fuxictr_{name}" for name in ("1m", "10m") if FAST_BF16),
     },
     "lightgbm": {"lightgbm_rows_per_second_1m", "epoch_over_lightgbm_1m"},
 }
