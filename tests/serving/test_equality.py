@@ -23,14 +23,14 @@ TOLERANCE = 1e-6
 REPOSITORY = Path(__file__).parents[2]
 
 
-def assert_same(trained, found):
+def assert_same(trained, found, tolerance=TOLERANCE):
     """`found` (rows of the input,) against the probabilities of the training path, on all parts."""
     dataset = trained.dataset
     compared = 0
     for part in (dataset.part("train"), dataset.part("valid"), dataset.sealed_test()):
         expected = predict(trained.network, Batches(part, trained.layout.at_serving(), 128))
         assert expected.std() > 0.001  # or nothing is compared
-        np.testing.assert_allclose(found[np.asarray(part.rows)], expected, rtol=0, atol=TOLERANCE)
+        np.testing.assert_allclose(found[np.asarray(part.rows)], expected, rtol=0, atol=tolerance)
         compared += len(part)
     assert compared > 300
 

@@ -33,6 +33,9 @@ from tests.serving.conftest import Trained
 from tests.serving.test_bundle import resign, rewrite
 from tests.serving.test_equality import assert_same
 
+# Sums of several rows make DCNv2's logits large. On some processors PyTorch is then 0.5e-6 off what double precision
+# gives, and ONNX Runtime 0.8e-6 to the other side: each within 1e-6.
+BOTH_ROUNDED = 2e-6
 EACH_COMPOSITION = pytest.mark.parametrize("composition", COMPOSITIONS)
 EACH_ENCODING = pytest.mark.parametrize("encoding", ["vocabulary", "hashed"])
 
@@ -80,7 +83,7 @@ SOME = [
 def assert_raw_rows_score_as_in_training(hashed, frame, folder, case):
     backbone, composition, encoding, shared, (share, reads) = case
     trained = hashed(encoding, backbone, share, composition=composition, shared=shared, reads=reads)
-    assert_same(trained, Scorer(trained.export(folder / "bundle")).score(frame))
+    assert_same(trained, Scorer(trained.export(folder / "bundle")).score(frame), BOTH_ROUNDED)
 
 
 @pytest.mark.parametrize("case", SOME)
