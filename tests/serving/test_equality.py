@@ -26,7 +26,7 @@ REPOSITORY = Path(__file__).parents[2]
 def assert_same(trained, found, exact=None):
     """`found` (rows of the input,) against the probabilities of the training path, on all parts.
 
-    With `exact`, the same network in double precision, the two may differ by as much more as the training path itself is
+    With `exact`, the same network in double precision, they may differ by as much more as the training path itself is
     off by rounding: what rounds down here may round up there.
     """
     dataset = trained.dataset
