@@ -23,21 +23,14 @@ TOLERANCE = 1e-6
 REPOSITORY = Path(__file__).parents[2]
 
 
-def assert_same(trained, found, exact=None):
-    """`found` (rows of the input,) against the probabilities of the training path, on all parts.
-
-    With `exact`, the same network in double precision, they may differ by as much more as the training path itself is
-    off by rounding: what rounds down here may round up there.
-    """
+def assert_same(trained, found):
+    """`found` (rows of the input,) against the probabilities of the training path, on all parts."""
     dataset = trained.dataset
     compared = 0
     for part in (dataset.part("train"), dataset.part("valid"), dataset.sealed_test()):
-        batches = Batches(part, trained.layout.at_serving(), 128)
-        expected = predict(trained.network, batches)
+        expected = predict(trained.network, Batches(part, trained.layout.at_serving(), 128))
         assert expected.std() > 0.001  # or nothing is compared
-        own = 0.0 if exact is None else np.abs(predict(exact, batches) - expected)
-        excess = np.abs(found[np.asarray(part.rows)] - expected) - own
-        np.testing.assert_array_less(excess, TOLERANCE)
+        np.testing.assert_allclose(found[np.asarray(part.rows)], expected, rtol=0, atol=TOLERANCE)
         compared += len(part)
     assert compared > 300
 

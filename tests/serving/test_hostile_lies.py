@@ -110,7 +110,7 @@ def test_the_command_line_escapes_what_a_terminal_would_obey(tmp_path):
         ({"backbone": "pin", "extra": [["subnet_units", 10**9]]}, "expected the shape"),
     ],
 )
-@pytest.mark.parametrize("version", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize("version", [1, 2])
 def test_a_network_that_pytorch_would_build_is_held_against_its_weights_first(
     tmp_path, version, change, message
 ):
