@@ -97,7 +97,7 @@ class _Loop:
         self.points = look_points(len(train), settings.eval_every)
         self.valid = None
         if valid is not None:
-            fast = settings.precision != "float32"
+            fast = settings.precision == "bf16"
             self.valid = look_rows(valid, len(train.part), len(self.points), fast=fast)
         reserved = state_bytes(network) + BEST_IN_MEMORY
         self.feed = feed(train, self.device, reserved)
